@@ -1,0 +1,44 @@
+# make demo   the main job, end to end, in a temporary folder
+# make test   the tests
+# make lint   types, style, and our own pre-commit checks
+# make bench  what a pull pays for the hook, downtime, memory: as ratios
+# Each does its own set-up: an environment in .venv, and Debian packages where root runs it.
+
+PYTHON ?= python3
+VENV := .venv
+READY := $(VENV)/.ready
+BENCH := .venv-bench
+SOURCES := $(wildcard boot/*.py boot/*/*.py hooks/*.py installer/*.py installer/*/*.py)
+
+.PHONY: demo test lint bench clean
+
+demo: $(READY)
+	@$(VENV)/bin/python contrib/demo.py
+
+test: $(READY)
+	$(VENV)/bin/pytest $(PYTEST)
+
+lint: $(READY)
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy --strict mirage_hooks tests contrib
+
+bench: $(BENCH)/.ready
+	$(BENCH)/bin/python tests/benchmarks/run.py
+
+clean:
+	rm -rf $(VENV) $(BENCH) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(READY): setup.cfg pyproject.toml
+	@sh contrib/packages.sh $(PYTHON)
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
+
+# An editable install starts slower than what users have: benchmarks run an ordinary one.
+$(BENCH)/.ready: setup.cfg pyproject.toml $(SOURCES)
+	@sh contrib/packages.sh $(PYTHON)
+	$(PYTHON) -m venv $(BENCH)
+	$(BENCH)/bin/pip install --quiet --disable-pip-version-check --force-reinstall .
+	@touch $@

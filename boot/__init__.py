@@ -1,0 +1,1 @@
+"""The engine: from a revision of a deployment repository to running guests."""

@@ -1,0 +1,140 @@
+"""Which image a guest has at a revision, and how two boots differ, in words."""
+
+from dataclasses import dataclass
+
+import msgspec
+
+from mirage_hooks.boot.errors import ConfigError, Error, RepositoryError
+from mirage_hooks.boot.guest import Boot, short
+from mirage_hooks.boot.repository import Blob, Revision
+
+POINTER = "latest"
+_PLACE = "{latest}"
+_POINTER_BYTES = 1024
+
+
+class Missing(Error):  # noqa: N818 - nothing is wrong
+    """The revision has no image (yet): there is nothing to boot, and no fault.
+
+    `watched` are the paths whose coming would change that.
+    """
+
+    def __init__(self, message: str, watched: tuple[str, ...]) -> None:
+        super().__init__(message)
+        self.watched = watched
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A guest's image as committed, and the objects that led to it."""
+
+    blob: Blob
+    pointers: dict[str, str]
+    watched: tuple[str, ...]
+
+
+def locate(revision: Revision, template: str) -> Artifact:
+    """Return the image that an image path, pointers in it or not, means at a revision.
+
+    Raises Missing where a pointer or the image is not there, RepositoryError where one of them
+    cannot be what it should.
+    """
+    parts: list[str] = []
+    pointers: dict[str, str] = {}
+    for component in template.split("/"):
+        name = component
+        if _PLACE in component:
+            pointer = "/".join([*parts, POINTER])
+            if pointer not in pointers:
+                pointers[pointer] = _follow(revision, pointer)
+            name = component.replace(_PLACE, pointers[pointer])
+        parts.append(name)
+    path = "/".join(parts)
+    blob = revision.find(path)
+    if blob is None:
+        raise Missing(f"there is no image {path}" + " yet" * bool(pointers), (*pointers, path))
+    if blob.size == 0:
+        raise RepositoryError(f"image {path} is empty")
+    return Artifact(blob, pointers, (*pointers, path))
+
+
+def check_template(template: str) -> str:
+    """Return an image path if it stays inside the repository. Raises ConfigError."""
+    parts = template.split("/")
+    if any(part in {"", ".", ".."} for part in parts) or not template.isprintable():
+        raise ConfigError(
+            f"image {template!r} is no path inside the repository",
+            "write it like 'unix/{latest}/www.unix': relative, without '.' and '..'",
+        )
+    return template
+
+
+def _follow(revision: Revision, pointer: str) -> str:
+    blob = revision.find(pointer)
+    if blob is None:
+        raise Missing(f"there is no pointer {pointer} yet", (pointer,))
+    text = blob.text(_POINTER_BYTES)
+    value = text.removesuffix("\n").removesuffix("\r")
+    if (
+        value in {"", ".", ".."}
+        or value.startswith("-")
+        or "/" in value
+        or not value.isprintable()
+        or len(value.encode()) > 255
+    ):
+        raise RepositoryError(
+            f"pointer {pointer} holds {text[:80]!r}",
+            "it has to be the name of one file or folder beside it, such as a commit id",
+        )
+    return value
+
+
+class Provenance(msgspec.Struct, frozen=True):
+    """Where a boot's image came from. No part of its identity."""
+
+    commit: str
+    path: str
+    blob: str
+    pointers: dict[str, str]
+    compression: str
+    packed_size: int
+    size: int
+
+    def describe(self) -> str:
+        """Return the image's size in words."""
+        if self.compression == "none":
+            return mebibytes(self.size)
+        return f"{mebibytes(self.packed_size)} {self.compression}, {mebibytes(self.size)}"
+
+
+def mebibytes(size: int) -> str:
+    """Return a size as people read it."""
+    return f"{size / 2**20:.1f} MiB" if size >= 2**20 / 10 else f"{size / 1024:.1f} KiB"
+
+
+def difference(old: Boot, new: Boot, path: str, size: str) -> str:
+    """Return in words what a replacement of `old` by `new` changes."""
+    changes = []
+    if old.image != new.image:
+        changes.append(f"image {path} {short(old.image)} -> {short(new.image)} ({size})")
+    if old.target != new.target:
+        changes.append(f"target {old.target} -> {new.target}")
+    if old.memory != new.memory:
+        changes.append(f"memory {old.memory} -> {new.memory} MiB")
+    if old.user != new.user:
+        changes.append(f"user {old.user} -> {new.user}")
+    if old.network != new.network:
+        changes.append(f"network {_networks(old)} -> {_networks(new)}")
+    elif old.arguments != new.arguments:
+        changes.append(f"arguments {_arguments(old)} -> {_arguments(new)}")
+    if old.network == new.network:
+        changes.append("network unchanged")
+    return "; ".join(changes)
+
+
+def _networks(boot: Boot) -> str:
+    return ", ".join(f"{name} {one.mode}" for name, one in boot.network.items()) or "none"
+
+
+def _arguments(boot: Boot) -> str:
+    return " ".join(boot.arguments) or "none"

@@ -1,0 +1,179 @@
+"""How a monitor is spoken to: its orders, its state, and the words on its control socket.
+
+A monitor is given `Orders` in a file, keeps a `MonitorState` in another, and takes requests, one
+JSON object a line, on a Unix socket: `fire` (from the controller that started it only), `stop`,
+`restart` (a changed policy) and `status`. It answers each with its state.
+
+Shared with the monitor, which stays in memory.
+"""
+
+import json
+import os
+import signal
+import socket
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+
+from mirage_hooks.boot.files import write_atomic
+from mirage_hooks.boot.process import ProcessId
+
+ORDERS = "orders.json"
+STATE = "monitor.json"
+CONSOLE = "console.log"
+
+# How long a guest may take to end after SIGTERM, before SIGKILL; seconds.
+GRACE = 5.0
+
+# What a monitor can be doing. The first group has, or will have, a tender; the others ended.
+LIVE = frozenset({"armed", "switching", "running", "exited", "backing-off", "stopping"})
+ENDED = frozenset({"disarmed", "stopped", "finished", "given-up"})
+
+
+@dataclass(frozen=True)
+class RestartPolicy:
+    """When a monitor boots its guest again: at most `limit` times in `window` seconds."""
+
+    on: str = "failure"
+    limit: int = 5
+    window: float = 600.0
+
+
+@dataclass(frozen=True)
+class Orders:
+    """All that a monitor needs to know about its generation; it reads nothing else."""
+
+    guest: str
+    generation: int
+    converge: str
+    executable: str
+    argv: list[str]
+    environment: dict[str, str]
+    user: str | None
+    socket: str
+    restart: RestartPolicy
+    console_bytes: int
+    events: str
+    settled: str
+
+
+@dataclass
+class MonitorState:
+    """What a monitor last wrote about itself and its tender."""
+
+    phase: str
+    monitor: ProcessId
+    tender: ProcessId | None
+    socket: str
+    started: float | None = None
+    exit: str | None = None
+    exit_code: int | None = None
+    restarts: int = 0
+    dropped: int = 0
+
+    @property
+    def alive(self) -> bool:
+        """Whether the monitor is there and its guest runs."""
+        return self.monitor.alive and self.tender is not None and self.tender.alive
+
+
+def write_json(path: str, value: object) -> None:
+    """Replace a state file by `value`."""
+    write_atomic(path, json.dumps(value).encode())
+
+
+def read_orders(folder: str) -> Orders:
+    """Read a generation's orders."""
+    with open(os.path.join(folder, ORDERS), encoding="utf-8") as file:
+        orders = json.load(file)
+    return Orders(**{**orders, "restart": RestartPolicy(**orders["restart"])})
+
+
+def state_from(raw: Mapping[str, object]) -> MonitorState:
+    """Return a state from what JSON made of it. Raises TypeError, ValueError for a damaged one."""
+    values = dict(raw)
+    for key in ("monitor", "tender"):
+        if (process := values[key]) is not None:
+            if not isinstance(process, dict):
+                raise TypeError(f"{key} is no process")
+            values[key] = ProcessId(**process)
+    return MonitorState(**values)  # type: ignore[arg-type]
+
+
+def state_to(state: MonitorState) -> dict[str, object]:
+    """Return a state as JSON takes it."""
+    return asdict(state)
+
+
+def encode(message: Mapping[str, object]) -> bytes:
+    """Return a message as the socket carries it."""
+    return json.dumps(message).encode() + b"\n"
+
+
+def parse_request(line: bytes) -> dict[str, object]:
+    """Return a request; one that is none is answered like `status`."""
+    try:
+        request = json.loads(line)
+    except ValueError:
+        return {}
+    return request if isinstance(request, dict) else {}
+
+
+class Conversation:
+    """One connection to a monitor: requests out, answers in."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection = connection
+        self._buffer = b""
+
+    def send(self, request: Mapping[str, object]) -> None:
+        """Send one request. Raises OSError where the monitor is gone."""
+        self._connection.sendall(encode(request))
+
+    def receive(self, seconds: float) -> dict[str, object]:
+        """Return the next answer. Raises TimeoutError, or ConnectionError at the end."""
+        self._connection.settimeout(seconds)
+        while b"\n" not in self._buffer:
+            data = self._connection.recv(65536)
+            if not data:
+                raise ConnectionError("the monitor closed the connection")
+            self._buffer += data
+        line, _, self._buffer = self._buffer.partition(b"\n")
+        answer: dict[str, object] = json.loads(line)
+        return answer
+
+    def close(self) -> None:
+        """End the conversation."""
+        self._connection.close()
+
+
+def ask(path: str, request: Mapping[str, object], seconds: float) -> dict[str, object]:
+    """Ask the monitor behind a socket one thing. Raises OSError where it does not answer."""
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    conversation = Conversation(connection)
+    try:
+        connection.settimeout(seconds)
+        connection.connect(path)
+        conversation.send(request)
+        return conversation.receive(seconds)
+    finally:
+        conversation.close()
+
+
+def stop(state: MonitorState) -> None:
+    """End a generation, whatever state its monitor is in; return when no guest of it is left.
+
+    Asked over the socket, then by SIGTERM (its socket's folder may have gone with the session that
+    made it), then by SIGKILL of guest and monitor: each bounded, each only if the last one failed.
+    """
+    if state.monitor.alive:
+        try:
+            ask(state.socket, {"do": "stop"}, GRACE + 2)
+            return
+        except (OSError, ValueError):
+            state.monitor.kill(signal.SIGTERM)
+            state.monitor.wait_gone(GRACE + 2)
+    # The tender first: killing the monitor would send its parent-death signal, but unobserved.
+    for process in (state.tender, state.monitor):
+        if process is not None and process.alive:
+            process.kill()
+            process.wait_gone(GRACE)

@@ -1,0 +1,100 @@
+"""Start a converger that outlives whoever asks for it, and follow what it does.
+
+On the way of every hook that has something to do, so it imports little.
+"""
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from mirage_hooks.boot import journal
+from mirage_hooks.boot.errors import HostError, RepositoryError
+
+# A hook does not follow for longer: git, cron or a pusher wait for it. Seconds.
+LIMIT = 900.0
+_PAUSE = 0.02
+
+
+@dataclass(frozen=True)
+class Run:
+    """A converger that was started: the id of its converge, its pid, and where its events go."""
+
+    converge: str
+    pid: int
+    path: str
+
+
+def start(common_dir: str, request: dict[str, object]) -> Run:
+    """Start a converger: in a session of its own, its standard streams a file.
+
+    A child that kept git's streams would make `git pull | cat` and every push wait for it, and die
+    with the terminal. Raises RepositoryError, HostError.
+    """
+    folder = os.path.join(common_dir, "mirage-hooks")
+    converge = f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{os.getpid()}"
+    runs = os.path.join(folder, "runs")
+    path = os.path.join(runs, f"{converge}.jsonl")
+    try:
+        if not os.path.isdir(folder):
+            raise RepositoryError(
+                f"mirage-hooks is not installed in {common_dir}", "run: mirage-hooks install"
+            )
+        os.makedirs(runs, mode=0o700, exist_ok=True)
+        output = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise HostError(
+            f"no converge can be started: {error.filename}: {error.strerror}",
+            f"the state in {folder} has to be writable, and this user's",
+        ) from None
+    command = [sys.executable, "-I", "-m", "mirage_hooks.boot.converge"]
+    try:
+        pid = os.posix_spawn(
+            sys.executable,
+            [*command, common_dir, converge, json.dumps(request)],
+            os.environ,
+            file_actions=[
+                (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+                (os.POSIX_SPAWN_DUP2, output, 1),
+                (os.POSIX_SPAWN_DUP2, output, 2),
+            ],
+            setsid=True,
+        )
+    finally:
+        os.close(output)
+    return Run(converge, pid, path)
+
+
+def follow(run: Run, show: Callable[[dict[str, object]], None], limit: float | None = None) -> int:
+    """Show a converge's events until it has finished; return its exit code.
+
+    Past `limit` seconds it goes on unfollowed. Raises HostError where the converger was killed.
+    """
+    deadline = None if limit is None else time.monotonic() + limit
+    with open(run.path, encoding="utf-8", errors="replace") as file:
+        pending = ""
+        while True:
+            gone = os.waitpid(run.pid, os.WNOHANG)[0] != 0
+            while chunk := file.readline():
+                pending += chunk
+                if not pending.endswith("\n"):
+                    continue
+                event, pending = journal.parse(pending), ""
+                if event is None:
+                    continue
+                show(event)
+                if event["event"] == "converge.finished":
+                    return int(str(event["exit_code"]))
+            if gone:
+                raise HostError(
+                    f"the converger (pid {run.pid}) was killed before it had finished",
+                    "nothing is lost: the next pull or `mirage-hooks deploy` goes on from there; "
+                    f"its log: {run.path}",
+                )
+            if deadline is not None and time.monotonic() > deadline:
+                text = "the deploy still goes on: `mirage-hooks logs -f` follows it"
+                show(journal.make_event("converge.unfollowed", run.converge, text))
+                return 0
+            time.sleep(_PAUSE)

@@ -1,0 +1,184 @@
+"""What a guest is: frozen values, validated when made, and the identity of a boot."""
+
+import hashlib
+import re
+from ipaddress import IPv4Interface, IPv6Interface, ip_address, ip_interface
+from typing import Literal
+
+import msgspec
+
+from mirage_hooks.boot.control import RestartPolicy
+
+Target = Literal["unix", "hvt", "spt", "virtio", "xen"]
+
+NAME = re.compile(r"[A-Za-z][-A-Za-z0-9_.]*\Z")
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)\Z")
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+
+# The logical network of the host's own sockets: MirageOS's socket stack, on the unix target.
+HOST_NETWORK = "host"
+
+
+def seconds(duration: str) -> float:
+    """Return a duration such as "200ms", "10s", "5m" or "1h" in seconds. Raises ValueError."""
+    match = _DURATION.match(duration)
+    if match is None:
+        raise ValueError(f"{duration!r} is no duration: write it like '200ms', '10s' or '5m'")
+    return float(match[1]) * _UNITS[match[2]]
+
+
+def check_name(name: str) -> str:
+    """Return a guest's name if it can be one. Raises ValueError."""
+    if not NAME.match(name) or len(name) > 100:
+        raise ValueError(
+            f"{name!r} cannot name a guest: it starts with a letter, goes on with letters, digits, "
+            "'-', '_' and '.', and has at most 100 of them"
+        )
+    return name
+
+
+class NetworkConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """How one network device of a guest is attached and addressed."""
+
+    network: str = HOST_NETWORK
+    address: str | None = None
+    gateway: str | None = None
+    dhcp: bool = False
+    baked: bool = False
+
+    def __post_init__(self) -> None:
+        modes = [self.address is not None, self.dhcp, self.baked]
+        if sum(modes) > 1:
+            raise ValueError("only one of address, dhcp and baked can be given")
+        if self.gateway is not None and self.interface is None:
+            raise ValueError("a gateway needs an address")
+        if self.interface is not None:
+            if "/" not in (self.address or ""):
+                raise ValueError(
+                    f"address {self.address!r} has no prefix: write it like '10.0.0.2/24'"
+                )
+            if self.gateway is not None and ip_address(self.gateway) not in self.interface.network:
+                raise ValueError(f"gateway {self.gateway} is not on {self.interface.network}")
+        if self.network == HOST_NETWORK and (self.dhcp or self.gateway is not None):
+            raise ValueError("the host's own sockets take neither dhcp nor a gateway")
+
+    @property
+    def mode(self) -> str:
+        """How the device gets its address, in a word, or the address itself."""
+        if self.address is not None:
+            return self.address
+        return "dhcp" if self.dhcp else "baked" if self.baked else "no address"
+
+    @property
+    def interface(self) -> IPv4Interface | IPv6Interface | None:
+        """The static address with its prefix, or None."""
+        return ip_interface(self.address) if self.address is not None else None
+
+
+class Check(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """What makes a guest healthy: all that is given, `within` a time; tried at `interval`."""
+
+    alive: str | None = None
+    tcp: str | None = None
+    http: str | None = None
+    console: str | None = None
+    within: str = "10s"
+    interval: str = "250ms"
+
+    def __post_init__(self) -> None:
+        for duration in (self.alive, self.within, self.interval):
+            if duration is not None:
+                seconds(duration)
+        if not 0 < seconds(self.interval) <= seconds(self.within):
+            raise ValueError("interval has to be more than nothing and at most within")
+        if self.alive_seconds > seconds(self.within):
+            raise ValueError(f"alive ({self.alive}) has to be at most within ({self.within})")
+        if self.tcp is not None:
+            split_address(self.tcp)
+        if self.http is not None and not re.match(r"https?://[^/\s]+", self.http):
+            raise ValueError(f"http {self.http!r} is no address: write it like 'http://10.0.0.2/'")
+        if self.console is not None:
+            try:
+                re.compile(self.console)
+            except re.error as error:
+                raise ValueError(
+                    f"console {self.console!r} is no regular expression: {error}"
+                ) from None
+
+    @property
+    def alive_seconds(self) -> float:
+        """How long the guest must have run: 2 s where nothing else is asked."""
+        if self.alive is not None:
+            return seconds(self.alive)
+        return 0.0 if self.tcp or self.http or self.console else 2.0
+
+
+def split_address(address: str) -> tuple[str, int]:
+    """Return ("10.0.0.2", 80) for "10.0.0.2:80"; IPv6 is in brackets. Raises ValueError."""
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdecimal() or not 0 < int(port) < 65536:
+        raise ValueError(f"{address!r} is no address: write it like '10.0.0.2:80' or '[::1]:80'")
+    return host.removeprefix("[").removesuffix("]"), int(port)
+
+
+class Restart(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """When the monitor boots a guest that ended again."""
+
+    on: Literal["never", "failure", "always"] = "failure"
+    limit: int = 5
+    window: str = "10m"
+
+    def __post_init__(self) -> None:
+        seconds(self.window)
+        if self.limit < 1:
+            raise ValueError("limit has to be at least 1; on = 'never' restarts nothing")
+
+    def policy(self) -> RestartPolicy:
+        """Return it in the monitor's terms."""
+        return RestartPolicy(self.on, self.limit, seconds(self.window))
+
+
+class Guest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """A guest as the manifest and the host file together describe it."""
+
+    name: str
+    target: Target
+    image: str
+    memory: int = 32
+    args: tuple[str, ...] = ()
+    network: dict[str, NetworkConfig] = {}
+    check: Check = Check()
+    restart: Restart = Restart()
+    user: str | None = None
+
+    def __post_init__(self) -> None:
+        check_name(self.name)
+        if self.memory < 1:
+            raise ValueError("memory is in MiB and has to be at least 1")
+        for arg in self.args:
+            if not arg or not arg.isprintable():
+                raise ValueError(f"argument {arg!r} is empty or holds a control character")
+
+
+class Boot(msgspec.Struct, frozen=True, omit_defaults=True):
+    """All that makes one boot differ from another: the guest's state, to be booted again as it was.
+
+    Defaults are omitted from the encoding, so that a field added later leaves digests as they are.
+    """
+
+    target: Target
+    image: str
+    arguments: tuple[str, ...] = ()
+    memory: int = 32
+    network: dict[str, NetworkConfig] = {}
+    user: str | None = None
+
+    @property
+    def digest(self) -> str:
+        """The boot digest: sha256, in hex. Two equal digests never need a reboot."""
+        return hashlib.sha256(msgspec.json.encode(self, order="sorted")).hexdigest()
+
+
+def short(identity: str) -> str:
+    """Return a hash as people read it, in git's seven digits."""
+    return identity[:7]

@@ -1,0 +1,144 @@
+"""Checks: is the generation that was fired healthy?"""
+
+import http.client
+import re
+import socket
+import ssl
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from mirage_hooks.boot import console, network
+from mirage_hooks.boot.control import MonitorState
+from mirage_hooks.boot.guest import Check, seconds, split_address
+
+# One try of a check takes no longer, seconds; `within` bounds them all together.
+_TRY_SECONDS = 2.0
+_FIRST_PAUSE = 0.005
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the checks found, and why; `seconds` after they began."""
+
+    healthy: bool
+    reason: str
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is checked: the monitor's latest word, the console, the ports of its own arguments."""
+
+    state: Callable[[], MonitorState]
+    console: str
+    ports: tuple[int, ...]
+
+
+# A probe returns what is still missing, None once it is satisfied.
+_Probe = Callable[[MonitorState], str | None]
+
+
+def examine(check: Check, subject: Subject) -> Verdict:
+    """Try a check until it passes, the guest ends, or its time is up."""
+    began = time.monotonic()
+    deadline = began + seconds(check.within)
+    probes = _probes(check, subject)
+    pause = _FIRST_PAUSE
+    while True:
+        state = subject.state()
+        missing = next((reason for probe in probes if (reason := probe(state))), None)
+        # Asked after the probes: what answered may have been something else, and the guest dead.
+        state = subject.state()
+        now = time.monotonic()
+        if state.phase != "running" or not state.alive:
+            return Verdict(False, f"the guest {state.exit or 'ended'}", now - began)
+        if missing is None:
+            return Verdict(True, _praise(check), now - began)
+        if now >= deadline:
+            return Verdict(False, f"{missing} within {check.within}", now - began)
+        time.sleep(min(pause, max(0.0, deadline - now)))
+        pause = min(pause * 2, seconds(check.interval))
+
+
+def _praise(check: Check) -> str:
+    passed = [
+        f"{kind} {value}"
+        for kind, value in (("tcp", check.tcp), ("http", check.http), ("console", check.console))
+        if value
+    ]
+    if check.alive_seconds:
+        passed.append(f"alive for {check.alive or '2s'}")
+    return ", ".join(passed)
+
+
+def _probes(check: Check, subject: Subject) -> list[_Probe]:
+    probes: list[_Probe] = []
+    if check.alive_seconds:
+        probes.append(lambda state: _alive(state, check.alive_seconds))
+    if check.tcp is not None:
+        host, port = split_address(check.tcp)
+        probes.append(lambda state: _tcp(host, port) or _foreign(state, port, subject.ports))
+    if check.http is not None:
+        url = urlsplit(check.http)
+        port_used = url.port or (443 if url.scheme == "https" else 80)
+        probes.append(
+            lambda state: _http(check.http or "") or _foreign(state, port_used, subject.ports)
+        )
+    if check.console is not None:
+        pattern = re.compile(check.console)
+        probes.append(lambda _: _console(subject.console, pattern))
+    return probes
+
+
+def _alive(state: MonitorState, wanted: float) -> str | None:
+    if state.started is not None and time.time() - state.started >= wanted:
+        return None
+    return f"not alive for {wanted:g} s"
+
+
+def _tcp(host: str, port: int) -> str | None:
+    try:
+        socket.create_connection((host, port), _TRY_SECONDS).close()
+    except OSError as error:
+        return f"no connection to {host}:{port} ({error.strerror or error})"
+    return None
+
+
+def _http(url: str) -> str | None:
+    """Ask for a page; a certificate is not verified: it is the guest that is asked about."""
+    parts = urlsplit(url)
+    connection: http.client.HTTPConnection
+    if parts.scheme == "https":
+        context = ssl._create_unverified_context()  # noqa: S323
+        connection = http.client.HTTPSConnection(
+            parts.netloc, timeout=_TRY_SECONDS, context=context
+        )
+    else:
+        connection = http.client.HTTPConnection(parts.netloc, timeout=_TRY_SECONDS)
+    try:
+        target = parts.path or "/"
+        connection.request("GET", f"{target}?{parts.query}" if parts.query else target)
+        status = connection.getresponse().status
+    except (OSError, http.client.HTTPException) as error:
+        return f"no answer from {url} ({getattr(error, 'strerror', None) or error})"
+    finally:
+        connection.close()
+    return None if status < 400 else f"{url} answered {status}, and nothing better"
+
+
+def _foreign(state: MonitorState, port: int, ports: tuple[int, ...]) -> str | None:
+    """Whether a port that the guest was told to open is in fact somebody else's."""
+    if port not in ports or state.tender is None:
+        return None
+    if any(endpoint.port == port for endpoint in network.observed(state.tender.pid)):
+        return None
+    return f"port {port} answered, but it is not this guest's: the guest did not open it"
+
+
+def _console(path: str, pattern: re.Pattern[str]) -> str | None:
+    for line in console.tail(path, 10_000):
+        if pattern.search(console.text_of(line)):
+            return None
+    return f"no line on the console like {pattern.pattern!r}"

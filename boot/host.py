@@ -1,0 +1,61 @@
+"""The host file: what this host lets the repository touch. Never read from a commit."""
+
+from pathlib import Path
+
+import msgspec
+
+from mirage_hooks.boot import tables
+from mirage_hooks.boot.errors import ConfigError, HostError, RepositoryError
+from mirage_hooks.boot.guest import Target
+
+NAME = "host.toml"
+
+
+class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What commits may ask for at most: targets, memory in MiB, an unpacked image in MiB."""
+
+    targets: tuple[Target, ...] = ("unix",)
+    memory: int = 1024
+    image: int = 256
+
+
+class Host(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The host file."""
+
+    branch: str
+    user: str | None = None
+    limits: Limits = Limits()
+    guest: dict[str, dict[str, object]] = {}
+
+    def __post_init__(self) -> None:
+        if not self.branch or self.branch.startswith("-") or not self.branch.isprintable():
+            raise ValueError(f"branch {self.branch!r} is no branch")
+
+
+def load(path: Path) -> tuple[Host, bytes]:
+    """Return a host file, and its bytes as they were read.
+
+    Raises ConfigError; RepositoryError where mirage-hooks is not installed.
+    """
+    try:
+        data = path.read_bytes()
+        text = data.decode()
+    except (FileNotFoundError, NotADirectoryError):
+        raise RepositoryError(
+            f"mirage-hooks is not installed in {path.parent.parent}",
+            "run: mirage-hooks install",
+        ) from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path} is not UTF-8 text") from None
+    except OSError as error:
+        raise HostError(f"{path} cannot be read: {error.strerror}") from None
+    return parse(text, str(path)), data
+
+
+def parse(text: str, source: str) -> Host:
+    """Return the host file in a text. Raises ConfigError."""
+    host = tables.parse(text, source)
+    guests = tables.take_table(host, "guest", source)
+    limits = tables.convert(host.pop("limits", {}), Limits, source, "limits")
+    rest = tables.convert(host, Host, source, "")
+    return msgspec.structs.replace(rest, limits=limits, guest=guests)

@@ -1,0 +1,80 @@
+"""The event log: what happened, one JSON object a line, each with a sentence for people.
+
+Appended to by the converger and by every monitor, so it stays free of heavy imports. A line goes
+out in a single write to a file opened with O_APPEND, so that writers do not mix.
+"""
+
+import json
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+# Past this size the log is set aside (once: .1 is replaced) when the next converge starts.
+ROTATE_BYTES = 4 * 1024 * 1024
+
+
+def append(path: str, event: dict[str, object]) -> None:
+    """Append one event. A full disk loses the event, never the deploy."""
+    line = json.dumps(event, ensure_ascii=False).encode() + b"\n"
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            os.write(descriptor, line)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        print(f"event not logged: {error}: {line.decode().rstrip()}", file=sys.stderr)
+
+
+def make_event(name: str, converge: str, message: str, **fields: object) -> dict[str, object]:
+    """Return an event: its time (seconds since the epoch), its converge, its sentence."""
+    return {"time": time.time(), "event": name, "converge": converge, "message": message, **fields}
+
+
+def rotate(path: str) -> None:
+    """Set a log that has grown too large aside."""
+    try:
+        if os.stat(path).st_size > ROTATE_BYTES:
+            os.rename(path, path + ".1")
+    except FileNotFoundError:
+        pass
+
+
+def read(path: str) -> Iterator[dict[str, object]]:
+    """Yield the events of a log, oldest first; a line that a crash cut short is passed over."""
+    for part in (path + ".1", path):
+        try:
+            with open(part, encoding="utf-8", errors="replace") as file:
+                for line in file:
+                    if (event := parse(line)) is not None:
+                        yield event
+        except FileNotFoundError:
+            continue
+
+
+def parse(line: str) -> dict[str, object] | None:
+    """Return the event on a line, or None where there is none."""
+    try:
+        event = json.loads(line)
+    except ValueError:
+        return None
+    return event if isinstance(event, dict) and "message" in event else None
+
+
+class Journal:
+    """The events of one converge: into the log, and to whoever follows this converge."""
+
+    def __init__(self, path: str, converge: str, follower: Callable[[str], None]) -> None:
+        self.converge = converge
+        self._path = path
+        self._follower = follower
+        self._lock = threading.Lock()
+
+    def event(self, name: str, message: str, **fields: object) -> None:
+        """Log one event; `name` is its documented kind, `message` the sentence for people."""
+        event = make_event(name, self.converge, message, **fields)
+        append(self._path, event)
+        with self._lock:  # guests are switched side by side
+            self._follower(json.dumps(event, ensure_ascii=False))

@@ -1,0 +1,178 @@
+"""The desired state: what a revision of the repository, bound to this host, says should run."""
+
+import os
+import pwd
+from dataclasses import dataclass, field
+
+from mirage_hooks.boot import artifact, host, network, tables, targets
+from mirage_hooks.boot.artifact import Missing, Provenance
+from mirage_hooks.boot.errors import ConfigError, Error
+from mirage_hooks.boot.guest import Boot, Guest, NetworkConfig, check_name
+from mirage_hooks.boot.host import Host
+from mirage_hooks.boot.repository import Revision
+from mirage_hooks.boot.store import Store
+
+NAME = "mirage-hooks.toml"
+_MANIFEST_BYTES = 1 << 20
+
+# What only the host may say of a guest.
+_HOST_KEYS = frozenset({"user"})
+
+
+@dataclass(frozen=True)
+class Desired:
+    """One guest as it should run."""
+
+    guest: Guest
+    boot: Boot
+    provenance: Provenance
+    notices: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class DesiredState:
+    """What should run at a revision, and the paths it was read from."""
+
+    revision: str
+    guests: dict[str, Desired] = field(default_factory=dict)
+    unready: dict[str, Error] = field(default_factory=dict)
+    watched: tuple[str, ...] = ()
+
+    @property
+    def names(self) -> frozenset[str]:
+        """Every guest that is spoken of."""
+        return frozenset(self.guests) | frozenset(self.unready)
+
+
+def read_guests(revision: Revision, bound: Host) -> dict[str, Guest]:
+    """Return the guests of a revision, bound to the host. Raises ConfigError, RepositoryError."""
+    source = f"{NAME} at {revision.id[:7]}"
+    blob = revision.find(NAME)
+    manifest: dict[str, object] = {}
+    if blob is not None:
+        manifest = tables.parse(blob.text(_MANIFEST_BYTES), source)
+    described = tables.take_table(manifest, "guest", source)
+    if manifest:
+        raise ConfigError(f"{source}: unknown key {next(iter(manifest))!r}")
+    for name, table in described.items():
+        for key in _HOST_KEYS & set(_as_table(table)):
+            raise ConfigError(
+                f"{source}: guest {name}: unknown key {key!r}",
+                f"the host says that, in [guest.{name}] of its {host.NAME}",
+            )
+    guests = {}
+    for name in {**described, **bound.guest}:
+        table = {**_as_table(described.get(name, {})), **bound.guest.get(name, {})}
+        where = source if name in described else host.NAME
+        guests[name] = _bind(name, table, where, bound)
+    _refuse_shared_addresses(guests)
+    return guests
+
+
+def read(revision: Revision, bound: Host, store: Store) -> DesiredState:
+    """Return the desired state at a revision, every image of it unpacked and verified.
+
+    A guest whose image cannot serve is among the unready ones, with the reason; a manifest or a
+    host file that cannot raises ConfigError or RepositoryError.
+    """
+    guests: dict[str, Desired] = {}
+    unready: dict[str, Error] = {}
+    watched = [NAME]
+    for name, guest in read_guests(revision, bound).items():
+        try:
+            found = artifact.locate(revision, guest.image)
+            watched.extend(found.watched)
+            guests[name] = _prepare(guest, found, revision.id, store)
+        except Missing as missing:
+            watched.extend(missing.watched)
+            unready[name] = missing
+        except Error as error:
+            unready[name] = error
+    return DesiredState(revision.id, guests, unready, tuple(dict.fromkeys(watched)))
+
+
+def _as_table(value: object) -> dict[str, object]:
+    return value if isinstance(value, dict) else {}
+
+
+def _bind(name: str, table: dict[str, object], source: str, bound: Host) -> Guest:
+    where = f"guest {name!r}" if not name.isprintable() else f"guest {name}"
+    try:
+        check_name(name)
+    except ValueError as error:
+        raise ConfigError(f"{source}: {error}") from None
+    networks = {
+        device: tables.convert(config, NetworkConfig, source, f"{where}: network {device}")
+        for device, config in tables.take_table(table, "network", source, where).items()
+    }
+    guest = tables.convert(
+        {"user": bound.user, **table, "name": name, "network": networks}, Guest, source, where
+    )
+    try:
+        artifact.check_template(guest.image)
+        if guest.memory > bound.limits.memory:
+            raise ConfigError(
+                f"memory {guest.memory} MiB is more than this host allows ({bound.limits.memory})",
+                f"raise `memory` in [limits] of {host.NAME}",
+            )
+        if guest.target not in bound.limits.targets:
+            raise ConfigError(
+                f"target {guest.target} is not allowed on this host",
+                f"`targets` in [limits] of {host.NAME} has: {', '.join(bound.limits.targets)}",
+            )
+        if guest.user is not None:
+            _check_user(guest.user)
+        targets.of(guest).check(guest)
+    except ConfigError as error:
+        raise ConfigError(f"{source}: {where}: {error.message}", error.hint) from None
+    return guest
+
+
+def _check_user(user: str) -> None:
+    try:
+        account = pwd.getpwnam(user)
+    except KeyError:
+        raise ConfigError(f"user {user!r} does not exist on this host") from None
+    if os.geteuid() not in {0, account.pw_uid}:
+        raise ConfigError(f"user {user!r} can be given only where root runs the guests")
+
+
+def _prepare(guest: Guest, found: artifact.Artifact, commit: str, store: Store) -> Desired:
+    stored = store.add(found.blob)
+    target = targets.of(guest)
+    if stored.target != guest.target:
+        raise ConfigError(
+            f"image {found.blob.path} is for target {stored.target}, the guest for {guest.target}"
+        )
+    boot = Boot(
+        target=guest.target,
+        image=stored.sha256,
+        arguments=target.arguments(guest),
+        memory=guest.memory,
+        network=guest.network,
+        user=guest.user,
+    )
+    provenance = Provenance(
+        commit=commit,
+        path=found.blob.path,
+        blob=found.blob.oid,
+        pointers=found.pointers,
+        compression=stored.compression,
+        packed_size=stored.packed_size,
+        size=stored.size,
+    )
+    notices = (f"image {found.blob.path} is a script, not an ELF file",) if stored.script else ()
+    return Desired(guest, boot, provenance, notices)
+
+
+def _refuse_shared_addresses(guests: dict[str, Guest]) -> None:
+    listening = {
+        name: network.endpoints(targets.of(guest).arguments(guest))
+        for name, guest in guests.items()
+    }
+    if shared := network.shared(listening):
+        one, other, endpoint = shared
+        raise ConfigError(
+            f"guests {one} and {other} have one address: {endpoint}",
+            "give each its own, or its own port",
+        )

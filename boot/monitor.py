@@ -1,0 +1,417 @@
+"""The daemon that owns one generation of a guest: its tender, its console, its restarts.
+
+It starts *armed*: the tender's process exists already, forked, in a session of its own, with user,
+streams and parent-death signal in place, and waits only for a byte to exec. So what lies between
+the end of the old guest and the first instruction of the new one is one message and one exec.
+
+Whoever starts it holds one end of a socket pair: the *controller*. A controller that vanishes
+before `fire` disarms it. One that vanishes after `fire` changes nothing: ending the old generation
+is this monitor's own work. While the controller stays connected the guest's death is the
+controller's to judge; once it is gone the restart policy holds.
+
+It stays in memory, and an upgrade may replace files under it: imports are few, and all at the top.
+"""
+
+import contextlib
+import errno
+import os
+import pwd
+import select
+import selectors
+import signal
+import socket
+import sys
+import time
+from collections import deque
+from ctypes import CDLL
+from typing import NoReturn
+
+from daemon import DaemonContext
+
+from mirage_hooks.boot import control, journal
+from mirage_hooks.boot.console import ConsoleLog
+from mirage_hooks.boot.control import MonitorState, Orders, RestartPolicy
+from mirage_hooks.boot.process import identify
+
+_LIBC = CDLL(None, use_errno=True)
+_PR_SET_PDEATHSIG = 1  # prctl(2)
+
+# Exit codes a MirageOS guest is not booted again after: --help (63) and a bad argument (64) come
+# back the same every time.
+_HOPELESS = frozenset({63, 64})
+
+# Restarts wait FIRST seconds, then twice as long each time, LONGEST at the most.
+_BACKOFF_FIRST = 0.5
+_BACKOFF_LONGEST = 60.0
+
+
+def explain_exit(status: int) -> tuple[str, int | None]:
+    """Return how a process ended, in words, and its exit code, None for a signal.
+
+    `status` is as os.waitstatus_to_exitcode gives it. The meanings are MirageOS's.
+    """
+    if status < 0:
+        return f"killed by {signal.Signals(-status).name}", None
+    meaning = {
+        2: "an uncaught exception; on unix sockets often a port in use",
+        63: "it was asked for its --help",
+        64: "an argument it does not take",
+        126: "the image cannot be executed",
+        127: "the image cannot be found",
+        255: "an abort or a trap",
+    }.get(status)
+    return f"exited with {status}" + (f" ({meaning})" if meaning else ""), status
+
+
+class Monitor:
+    """One generation, from armed to ended."""
+
+    def __init__(self, folder: str, orders: Orders, controller: socket.socket) -> None:
+        self._orders = orders
+        self._state_file = os.path.join(folder, control.STATE)
+        self._console = ConsoleLog(os.path.join(folder, control.CONSOLE), orders.console_bytes)
+        self._restart = orders.restart
+        self._restarts: deque[float] = deque()
+        self._selector = selectors.DefaultSelector()
+        self._controller: socket.socket | None = controller
+        self._buffers: dict[socket.socket, bytes] = {}
+        self._pidfd = self._output = self._trigger = -1
+        self._restart_at: float | None = None
+        self._listener = self._listen(orders.socket)
+        self.state = MonitorState("armed", identify(os.getpid()), None, orders.socket)
+
+    # The event loop.
+
+    def run(self) -> None:
+        """Arm, then serve until the generation has ended."""
+        wakeup, wakeup_end = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        signal.set_wakeup_fd(wakeup_end)
+        signal.signal(signal.SIGTERM, lambda *_: None)
+        self._arm()
+        if self._controller is not None:
+            self._selector.register(self._controller, selectors.EVENT_READ, self._on_request)
+            self._buffers[self._controller] = b""
+        self._selector.register(self._listener, selectors.EVENT_READ, self._on_connection)
+        self._selector.register(wakeup, selectors.EVENT_READ, lambda _: self._stop())
+        self._enter("armed")
+        while self.state.phase in control.LIVE:
+            timeout = None
+            if self._restart_at is not None:
+                timeout = max(0.0, self._restart_at - time.monotonic())
+            events = self._selector.select(timeout)
+            # The console first: what a guest said before it died belongs before its end.
+            for key, _ in sorted(events, key=lambda event: event[0].fd != self._output):
+                if self.state.phase in control.LIVE and key.fd in self._selector.get_map():
+                    key.data(key.fileobj)
+            if self._restart_at is not None and time.monotonic() >= self._restart_at:
+                self._boot_again()
+        self._say_goodbye()
+
+    def _enter(self, phase: str) -> None:
+        """Record a phase, then tell the controller."""
+        self.state.phase = phase
+        self.state.dropped = self._console.dropped
+        try:
+            control.write_json(self._state_file, control.state_to(self.state))
+        except OSError as error:  # a full disk: the guest matters more than the note
+            print(f"state {phase} not recorded: {error}", file=sys.stderr)
+        if self._controller is not None:
+            self._answer(self._controller)
+
+    def _event(self, name: str, message: str, **fields: object) -> None:
+        orders = self._orders
+        journal.append(
+            orders.events,
+            journal.make_event(
+                name,
+                orders.converge,
+                f"{orders.guest}: {message}",
+                guest=orders.guest,
+                generation=orders.generation,
+                **fields,
+            ),
+        )
+
+    # The tender.
+
+    def _arm(self) -> None:
+        """Fork the process that will be the tender, up to its exec."""
+        executable = self._orders.executable
+        account = pwd.getpwnam(self._orders.user) if self._orders.user else None
+        # Another user may not reach the state folder: such a tender is executed by descriptor. A
+        # script's interpreter opens that descriptor again, so it has to outlive the exec.
+        image = os.open(executable, os.O_RDONLY | os.O_CLOEXEC) if account else -1
+        if image >= 0 and os.pread(image, 2, 0) == b"#!":
+            os.set_inheritable(image, True)
+        trigger, self._trigger = os.pipe2(os.O_CLOEXEC)
+        self._output, output = os.pipe2(os.O_CLOEXEC)
+        parent = os.getpid()
+        pid = os.fork()
+        if pid == 0:
+            try:
+                os.close(self._trigger)
+                self._become_tender(parent, trigger, output, image, account)
+            except BaseException as error:
+                code = 127 if getattr(error, "errno", 0) == errno.ENOENT else 126
+                os.write(2, f"cannot execute {executable}: {error}\n".encode())
+                os._exit(code)
+        for descriptor in (trigger, output, *([image] if image >= 0 else [])):
+            os.close(descriptor)
+        os.set_blocking(self._output, False)
+        self._pidfd = os.pidfd_open(pid)
+        self.state.tender = identify(pid)
+        self._selector.register(self._output, selectors.EVENT_READ, lambda _: self._drain())
+        self._selector.register(self._pidfd, selectors.EVENT_READ, lambda _: self._on_exit())
+
+    def _become_tender(
+        self,
+        parent: int,
+        trigger: int,
+        output: int,
+        image: int,
+        account: pwd.struct_passwd | None,
+    ) -> NoReturn:
+        os.setsid()
+        null = os.open(os.devnull, os.O_RDONLY)
+        for source, target in ((null, 0), (output, 1), (output, 2)):
+            os.dup2(source, target)
+        signal.set_wakeup_fd(-1)
+        for signum in (signal.SIGTERM, signal.SIGPIPE, signal.SIGXFSZ):
+            signal.signal(signum, signal.SIG_DFL)
+        os.umask(0o022)
+        os.chdir("/")
+        if account is not None:
+            os.initgroups(account.pw_name, account.pw_gid)
+            os.setgid(account.pw_gid)
+            os.setuid(account.pw_uid)
+        # After setuid, which clears it (prctl(2)); the parent may have gone before it was set.
+        if _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL) != 0 or os.getppid() != parent:
+            os._exit(126)
+        if not os.read(trigger, 1):
+            os._exit(0)
+        program: int | str = image if image >= 0 else self._orders.executable
+        os.execve(program, self._orders.argv, self._orders.environment)  # noqa: S606
+
+    def _fire(self, predecessors: list[dict[str, object]]) -> None:
+        """End the old generations, then let the tender go."""
+        self._enter("switching")
+        for raw in predecessors:
+            control.stop(control.state_from(raw))
+        self._pull_trigger()
+
+    def _pull_trigger(self) -> None:
+        os.write(self._trigger, b"!")
+        self.state.started = time.time()
+        os.close(self._trigger)
+        self._enter("running")
+
+    def _drain(self) -> bool:
+        """Take what the console holds now; return whether more may come."""
+        try:
+            data = os.read(self._output, 65536)
+        except BlockingIOError:
+            return True
+        self._console.write(data)
+        if not data:
+            self._selector.unregister(self._output)
+        return bool(data)
+
+    def _drain_rest(self) -> None:
+        """Take what a dead guest left in the pipe: a pipe's worth, should a child still write."""
+        for _ in range(16):
+            if self._output not in self._selector.get_map() or not self._drain():
+                break
+        self._console.flush()
+
+    def _reap(self) -> None:
+        """Collect the dead tender, its process group and its last words."""
+        assert self.state.tender is not None  # noqa: S101 - there was one to wait for
+        pid = self.state.tender.pid
+        _, status = os.waitpid(pid, 0)
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(pid, signal.SIGKILL)
+        self._drain_rest()
+        for descriptor in (self._pidfd, self._output):
+            if descriptor in self._selector.get_map():
+                self._selector.unregister(descriptor)
+            os.close(descriptor)
+        self.state.exit, self.state.exit_code = explain_exit(os.waitstatus_to_exitcode(status))
+
+    def _on_exit(self) -> None:
+        """The guest ended by itself: the controller judges, or else the restart policy."""
+        armed = self.state.phase == "armed"
+        self._reap()
+        self._unsettle()
+        self._console.note(f"the guest {self.state.exit}")
+        if armed:
+            self._event("guest.ended", f"the armed tender {self.state.exit}")
+            self._enter("disarmed")
+        elif self._controller is not None:
+            self._enter("exited")
+        else:
+            self._judge()
+
+    def _judge(self) -> None:
+        """Apply the restart policy to a guest that has ended."""
+        code, policy = self.state.exit_code, self._restart
+        wanted = policy.on == "always" or (policy.on == "failure" and code != 0)
+        if not wanted or code in _HOPELESS:
+            why = "" if wanted else f"; its restart policy is {policy.on!r}"
+            if code in _HOPELESS:
+                why = "; starting it again would end the same"
+            self._event("guest.ended", f"{self.state.exit}{why}", exit=code)
+            self._enter("finished")
+            return
+        now = time.monotonic()
+        while self._restarts and self._restarts[0] < now - policy.window:
+            self._restarts.popleft()
+        if len(self._restarts) >= policy.limit:
+            self._event(
+                "guest.given-up",
+                f"{self.state.exit}; given up after {policy.limit} restarts in "
+                f"{policy.window:g} s: `mirage-hooks reboot {self._orders.guest}` tries again",
+                exit=code,
+            )
+            self._enter("given-up")
+            return
+        wait = min(_BACKOFF_FIRST * 2 ** len(self._restarts), _BACKOFF_LONGEST)
+        self._restarts.append(now)
+        self._restart_at = now + wait
+        self._event(
+            "guest.restarting",
+            f"{self.state.exit}; restart {len(self._restarts)} of {policy.limit} in {wait:g} s",
+            exit=code,
+        )
+        self._enter("backing-off")
+
+    def _boot_again(self) -> None:
+        self._restart_at = None
+        self.state.restarts += 1
+        self._arm()
+        self._pull_trigger()
+
+    # Requests.
+
+    def _stop(self) -> None:
+        """End the guest: SIGTERM to its process group, then SIGKILL; or disarm it."""
+        phase = self.state.phase
+        self._restart_at = None
+        if phase == "armed":
+            self._disarm()
+            return
+        self._unsettle()
+        if phase == "running":
+            self._enter("stopping")
+            self._signal(signal.SIGTERM)
+            if not self._ends_within(control.GRACE):
+                self._console.note(f"no end within {control.GRACE:g} s of SIGTERM: killed")
+                self._signal(signal.SIGKILL)
+            self._reap()
+        self.state.phase = "stopped"
+
+    def _signal(self, signum: int) -> None:
+        """Signal the tender's process group; it is a zombie at the least until it is reaped."""
+        assert self.state.tender is not None  # noqa: S101 - a running guest has a tender
+        os.killpg(self.state.tender.pid, signum)
+
+    def _ends_within(self, seconds: float) -> bool:
+        """Wait for the tender's end, draining its console meanwhile; return whether it came."""
+        deadline = time.monotonic() + seconds
+        watched = [self._pidfd, self._output]
+        while (left := deadline - time.monotonic()) > 0:
+            ready, _, _ = select.select(watched, [], [], left)
+            if self._pidfd in ready:
+                return True
+            if ready and not self._drain():
+                watched.remove(self._output)
+        return False
+
+    def _disarm(self) -> None:
+        os.close(self._trigger)
+        self._reap()
+        self.state.phase = "disarmed"
+
+    def _unsettle(self) -> None:
+        """Tell the hooks' fast path that what runs is no longer what was settled."""
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self._orders.settled)
+
+    def _on_connection(self, listener: socket.socket) -> None:
+        connection, _ = listener.accept()
+        self._buffers[connection] = b""
+        self._selector.register(connection, selectors.EVENT_READ, self._on_request)
+
+    def _on_request(self, connection: socket.socket) -> None:
+        try:
+            data = connection.recv(65536)
+        except OSError:
+            data = b""
+        if not data:
+            self._hang_up(connection)
+            return
+        *lines, self._buffers[connection] = (self._buffers[connection] + data).split(b"\n")
+        for line in lines:
+            self._do(connection, control.parse_request(line))
+
+    def _do(self, connection: socket.socket, request: dict[str, object]) -> None:
+        match request:
+            case {"do": "fire", "after": list(predecessors)} if connection is self._controller:
+                if self.state.phase == "armed":
+                    self._fire(predecessors)
+                return  # entering each phase has told the controller
+            case {"do": "stop"}:
+                self._stop()
+            case {"do": "restart", "policy": dict(policy)}:
+                self._restart = RestartPolicy(**policy)
+        self._answer(connection)
+
+    def _answer(self, connection: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            connection.sendall(control.encode(control.state_to(self.state)))
+
+    def _hang_up(self, connection: socket.socket) -> None:
+        self._selector.unregister(connection)
+        connection.close()
+        del self._buffers[connection]
+        if connection is not self._controller:
+            return
+        self._controller = None
+        if self.state.phase == "armed":
+            self._disarm()
+        elif self.state.phase == "exited":
+            self._judge()
+
+    def _listen(self, path: str) -> socket.socket:
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)
+        listener.bind(path)
+        listener.listen()
+        return listener
+
+    def _say_goodbye(self) -> None:
+        """Record the end after answering: nobody waits for the disk."""
+        self._enter(self.state.phase)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self._orders.socket)
+
+
+def main() -> None:
+    """Run as `python -m mirage_hooks.boot.monitor FOLDER CONTROLLER_FD`."""
+    folder, descriptor = sys.argv[1], int(sys.argv[2])
+    orders = control.read_orders(folder)
+    controller = socket.socket(fileno=descriptor)
+    log = open(os.path.join(folder, "monitor.log"), "a", encoding="utf-8", buffering=1)  # noqa: SIM115
+    with DaemonContext(
+        detach_process=True,
+        umask=0o077,
+        files_preserve=[controller],
+        stdout=log,
+        stderr=log,
+        signal_map={},
+    ):
+        Monitor(folder, orders, controller).run()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,242 @@
+"""What to do about each guest: pure, from what is desired, recorded, alive and intended."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from mirage_hooks.boot.artifact import Missing, Provenance, difference
+from mirage_hooks.boot.errors import ConfigError, Error
+from mirage_hooks.boot.guest import Boot, Check, Restart, short
+from mirage_hooks.boot.manifest import Desired, DesiredState
+from mirage_hooks.boot.record import Generation, Intent, Phase
+
+
+class Verb(StrEnum):
+    """What is done about a guest."""
+
+    KEEP = "keep"
+    START = "start"
+    REPLACE = "replace"
+    STOP = "stop"
+    SKIP = "skip"
+
+
+@dataclass(frozen=True)
+class Launch:
+    """A state to be booted, and how it is to be looked after."""
+
+    boot: Boot
+    provenance: Provenance
+    check: Check
+    restart: Restart
+
+    @classmethod
+    def of(cls, source: "Desired | Generation") -> "Launch":
+        """Return what to boot for a desired state, or to boot a generation again."""
+        if isinstance(source, Generation):
+            return cls(source.boot, source.provenance, source.check, source.restart)
+        return cls(source.boot, source.provenance, source.guest.check, source.guest.restart)
+
+
+@dataclass(frozen=True)
+class Action:
+    """One guest, what is done about it, and why. `problem` says what is not as it should be."""
+
+    verb: Verb
+    guest: str
+    reason: str
+    launch: Launch | None = None
+    problem: Error | None = None
+
+    def __str__(self) -> str:
+        return f"{self.guest}: {self.verb}: {self.reason}"
+
+
+@dataclass(frozen=True)
+class Known:
+    """What is recorded and really alive of one guest.
+
+    `live` is the generation whose guest runs, or is about to be restarted by its monitor.
+    `given_up` says why the monitor of the current generation ended by itself, where it did.
+    """
+
+    generations: tuple[Generation, ...] = ()
+    live: Generation | None = None
+    given_up: str | None = None
+    intent: Intent | None = None
+
+    def verdict(self, digest: str) -> Generation | None:
+        """Return the newest generation of a boot digest that was found healthy or failed."""
+        return next(
+            (
+                generation
+                for generation in reversed(self.generations)
+                if generation.digest == digest
+                and (generation.healthy_at is not None or generation.phase is Phase.FAILED)
+            ),
+            None,
+        )
+
+    def failed(self, digest: str) -> Generation | None:
+        """Return the generation that put the failed mark on a boot digest, None without a mark."""
+        newest = self.verdict(digest)
+        return newest if newest is not None and newest.phase is Phase.FAILED else None
+
+    def last_healthy(self, other_than: str) -> Generation | None:
+        """Return the last healthy generation whose boot digest differs from `other_than`."""
+        return next(
+            (
+                generation
+                for generation in reversed(self.generations)
+                if generation.healthy_at is not None and generation.digest != other_than
+            ),
+            None,
+        )
+
+    @property
+    def last(self) -> Generation | None:
+        """The newest generation that was healthy."""
+        return self.last_healthy("")
+
+    def numbered(self, number: int) -> Generation | None:
+        """Return a generation by its number."""
+        return next((one for one in self.generations if one.number == number), None)
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What the operator asked for beside what the repository says.
+
+    `reboot` names guests to boot again as they are; `retry` tries what failed or was given up.
+    """
+
+    reboot: frozenset[str] = field(default_factory=frozenset)
+    retry: bool = False
+    allow_empty: bool = False
+
+
+def plan(desired: DesiredState, known: Mapping[str, Known], wish: Wish) -> list[Action]:
+    """Return what to do, a guest each. Raises ConfigError where everything would be stopped."""
+    running = sorted(name for name, one in known.items() if one.live is not None)
+    if not desired.names and running and not wish.allow_empty:
+        raise ConfigError(
+            f"no guest is described at {short(desired.revision)}, while {', '.join(running)} "
+            f"{'run' if len(running) > 1 else 'runs'}: nothing is changed",
+            "a lost mirage-hooks.toml, or the wrong branch? If it is meant: "
+            "mirage-hooks deploy --allow-empty",
+        )
+    names = sorted(desired.names | set(known))
+    return [
+        decide(
+            name,
+            desired.guests.get(name),
+            desired.unready.get(name),
+            known.get(name, Known()),
+            wish,
+        )
+        for name in names
+        if name in desired.names or known[name].live is not None
+    ]
+
+
+def decide(
+    name: str, desired: Desired | None, unready: Error | None, known: Known, wish: Wish
+) -> Action:
+    """Return what to do about one guest."""
+    intent = known.intent
+    if intent is not None and intent.kind == "held":
+        if known.live is not None:
+            return Action(Verb.STOP, name, "held by hand")
+        return Action(Verb.SKIP, name, f"held by hand: `mirage-hooks start {name}` ends that")
+    if desired is None and unready is None:
+        return Action(Verb.STOP, name, "no longer in the manifest")
+    if intent is not None and pin_holds(intent, desired):
+        return _toward_pin(name, known, intent, wish)
+    if desired is None:
+        assert unready is not None  # noqa: S101 - one of the two was given
+        return _without_image(name, known, unready, wish)
+    failed = known.failed(desired.boot.digest)
+    if failed is not None and not wish.retry:
+        return _after_failure(name, known, desired, failed, wish)
+    return _toward(name, known, Launch.of(desired), desired.guest.image, wish)
+
+
+def pin_holds(intent: Intent, desired: Desired | None) -> bool:
+    """Whether a pin still holds: until the desired boot digest changes."""
+    return intent.kind == "pinned" and (desired is None or desired.boot.digest == intent.desired)
+
+
+def _toward_pin(name: str, known: Known, intent: Intent, wish: Wish) -> Action:
+    pinned = known.numbered(intent.generation or 0)
+    if pinned is None:
+        return Action(Verb.SKIP, name, f"pinned to generation {intent.generation}, which is gone")
+    return _toward(
+        name,
+        known,
+        Launch.of(pinned),
+        pinned.provenance.path,
+        wish,
+        f"pinned to generation {pinned.number}",
+    )
+
+
+def _without_image(name: str, known: Known, unready: Error, wish: Wish) -> Action:
+    """The desired image cannot serve: what runs goes on running, what ran is kept up."""
+    problem = None if isinstance(unready, Missing) else unready
+    if known.last is None:
+        return Action(Verb.SKIP, name, unready.message, problem=problem)
+    if known.live is not None and name not in wish.reboot:
+        reason = f"{unready.message}; generation {known.live.number} goes on running"
+        return Action(Verb.KEEP, name, reason, problem=problem)
+    action = _toward(name, known, Launch.of(known.last), known.last.provenance.path, wish)
+    return Action(action.verb, name, f"{unready.message}; {action.reason}", action.launch, problem)
+
+
+def _after_failure(
+    name: str, known: Known, desired: Desired, failed: Generation, wish: Wish
+) -> Action:
+    """The desired state failed before: the last healthy one has its place meanwhile."""
+    what = f"{short(desired.boot.image)} failed as generation {failed.number}: {failed.reason}"
+    problem = Error(f"{name}: {what}", "`mirage-hooks deploy` tries it again")
+    healthy = known.last_healthy(other_than=desired.boot.digest)
+    if healthy is None:
+        if known.live is None:
+            return Action(
+                Verb.SKIP, name, f"{what}; nothing healthy to go back to", problem=problem
+            )
+        healthy = known.live
+    action = _toward(name, known, Launch.of(healthy), healthy.provenance.path, wish)
+    back = f"back to {short(healthy.boot.image)} of generation {healthy.number}"
+    if action.verb is Verb.KEEP:
+        return Action(Verb.KEEP, name, f"{what}; {back} meanwhile", action.launch, problem)
+    return Action(action.verb, name, f"roll back: {what}; {back}", action.launch, problem)
+
+
+def _toward(
+    name: str, known: Known, launch: Launch, template: str, wish: Wish, why: str = ""
+) -> Action:
+    """The way from what is alive to a state that is to run."""
+    path = template.replace("{latest}", "…")
+    image = f"image {path} {short(launch.boot.image)} ({launch.provenance.describe()})"
+    prefix = f"{why}: " if why else ""
+    live = known.live
+    if live is None:
+        newest = known.generations[-1] if known.generations else None
+        if newest is None:
+            return Action(Verb.START, name, f"{prefix}first boot of {image}", launch)
+        by_itself = newest.digest == launch.boot.digest and known.given_up is not None
+        if by_itself and not wish.retry and name not in wish.reboot:
+            reason = f"{prefix}{known.given_up}; `mirage-hooks reboot {name}` boots it again"
+            return Action(Verb.SKIP, name, reason, problem=Error(f"{name}: {known.given_up}"))
+        return Action(Verb.START, name, f"{prefix}it is not running; {image}", launch)
+    if live.digest != launch.boot.digest:
+        words = difference(live.boot, launch.boot, path, launch.provenance.describe())
+        return Action(Verb.REPLACE, name, prefix + words, launch)
+    if name in wish.reboot:
+        return Action(Verb.REPLACE, name, f"{prefix}reboot by hand; {image}", Launch.of(live))
+    if live.phase is Phase.FAILED and wish.retry:
+        return Action(
+            Verb.REPLACE, name, f"{prefix}tried again after {live.reason}; {image}", launch
+        )
+    reason = f"{prefix}it runs {short(live.boot.image)} as generation {live.number}"
+    return Action(Verb.KEEP, name, reason, launch)

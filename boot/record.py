@@ -1,0 +1,227 @@
+"""The state folder: everything that outlives a process.
+
+host.toml                     the host file (host.py)
+lock                          who converges (lock.py)
+settled, watched              the hooks' fast path (settled.py)
+events.jsonl                  the event log (journal.py)
+runs/ID.jsonl                 one converge, for those who follow it
+intents/GUEST.json            the operator's word, where it is not `follow`
+guests/GUEST/N/               one generation:
+    generation.json           its record, the converger's
+    orders.json               what its monitor was told
+    monitor.json              what its monitor says
+    console.log, monitor.log  what the guest and the monitor printed
+store/                        unpacked images (store.py)
+"""
+
+import os
+import pwd
+import shutil
+import stat
+from enum import StrEnum
+from pathlib import Path
+from typing import Literal, TypeVar
+
+import msgspec
+
+from mirage_hooks.boot import control, host
+from mirage_hooks.boot.artifact import Provenance
+from mirage_hooks.boot.control import MonitorState
+from mirage_hooks.boot.errors import HostError
+from mirage_hooks.boot.files import sync_folder, write_atomic
+from mirage_hooks.boot.guest import Boot, Check, Restart
+
+FOLDER = "mirage-hooks"
+FORMAT = 1
+
+T = TypeVar("T")
+
+
+class Phase(StrEnum):
+    """How far a generation has come. Each is recorded before the step that it names is taken."""
+
+    PREPARING = "preparing"  # its monitor is about to be started
+    ARMED = "armed"  # its monitor waits for the word
+    FIRED = "fired"  # the word is about to be given: it may run, and was not found healthy yet
+    HEALTHY = "healthy"  # its check passed
+    FAILED = "failed"  # its check did not pass
+    ENDED = "ended"  # it was healthy, and something took its place or it was stopped
+    ABANDONED = "abandoned"  # it was never fired
+
+
+_UNJUDGED = frozenset({Phase.PREPARING, Phase.ARMED, Phase.FIRED})
+
+
+class Generation(msgspec.Struct, frozen=True, kw_only=True):
+    """One boot of a guest."""
+
+    format: int = FORMAT
+    guest: str
+    number: int
+    boot: Boot
+    provenance: Provenance
+    check: Check
+    restart: Restart
+    origin: str
+    converge: str
+    created: float
+    phase: Phase
+    healthy_at: float | None = None
+    ended_at: float | None = None
+    reason: str = ""
+    observed: tuple[str, ...] = ()
+
+    @property
+    def digest(self) -> str:
+        """The boot digest."""
+        return self.boot.digest
+
+    @property
+    def unjudged(self) -> bool:
+        """Whether a converger was, or is, still at work on it."""
+        return self.phase in _UNJUDGED
+
+    def become(self, phase: Phase, **changes: object) -> "Generation":
+        """Return the record in another phase."""
+        return msgspec.structs.replace(self, phase=phase, **changes)
+
+
+class Intent(msgspec.Struct, frozen=True):
+    """The operator's word on a guest, where it is not `follow`.
+
+    A pin says which generation is to run, and while the desired boot digest is which.
+    """
+
+    kind: Literal["held", "pinned"]
+    since: float
+    generation: int | None = None
+    desired: str | None = None
+
+
+class State:
+    """The state folder of one repository."""
+
+    def __init__(self, common_dir: Path) -> None:
+        self.folder = common_dir / FOLDER
+        self.host_file = self.folder / host.NAME
+        self.lock = self.folder / "lock"
+        self.settled = self.folder / "settled"
+        self.watched = self.folder / "watched"
+        self.events = self.folder / "events.jsonl"
+        self.runs = self.folder / "runs"
+        self.store = self.folder / "store"
+        self._intents = self.folder / "intents"
+        self._guests = self.folder / "guests"
+
+    def check_access(self) -> None:
+        """Raise HostError where this user is not the one the state belongs to, or cannot write."""
+        try:
+            status = self.folder.stat()
+        except OSError:
+            return  # not installed: host.load says so
+        if status.st_uid != os.geteuid():
+            raise HostError(
+                f"the state in {self.folder} belongs to user {_user_name(status.st_uid)}",
+                "run this as that user: what runs here is theirs",
+            )
+        if not os.access(self.folder, os.W_OK | os.X_OK, effective_ids=True):
+            raise HostError(f"the state folder {self.folder} cannot be written to")
+        if stat.S_IMODE(status.st_mode) & 0o022:
+            raise HostError(
+                f"the state folder {self.folder} may be written by others",
+                f"run: chmod 700 '{self.folder}'",
+            )
+
+    def guest_names(self) -> list[str]:
+        """Return every guest that ever had a generation here."""
+        return sorted(entry.name for entry in _entries(self._guests))
+
+    def generations(self, guest: str) -> list[Generation]:
+        """Return a guest's generations, oldest first. Raises HostError for a damaged record."""
+        found = (
+            _decode(self.generation_folder(guest, number) / "generation.json", Generation)
+            for number in self._numbers(guest)
+        )
+        return [generation for generation in found if generation is not None]
+
+    def generation_folder(self, guest: str, number: int) -> Path:
+        """Return where a generation's files are."""
+        return self._guests / guest / str(number)
+
+    def console(self, generation: Generation) -> Path:
+        """Return a generation's console log."""
+        return self.generation_folder(generation.guest, generation.number) / control.CONSOLE
+
+    def next_number(self, guest: str) -> int:
+        """Take the next number of a guest, for good: its folder exists from here on."""
+        number = max(self._numbers(guest), default=0) + 1
+        self.generation_folder(guest, number).mkdir(parents=True, mode=0o700)
+        sync_folder(self._guests / guest)
+        return number
+
+    def save(self, generation: Generation) -> Generation:
+        """Record a generation, durably; return it."""
+        folder = self.generation_folder(generation.guest, generation.number)
+        write_atomic(folder / "generation.json", msgspec.json.encode(generation))
+        return generation
+
+    def monitor_state(self, generation: Generation) -> MonitorState | None:
+        """Return what a generation's monitor last said of itself, None where it said nothing."""
+        path = self.generation_folder(generation.guest, generation.number) / control.STATE
+        try:
+            return control.state_from(msgspec.json.decode(path.read_bytes()))
+        except FileNotFoundError:
+            return None
+        except (msgspec.DecodeError, TypeError, ValueError, KeyError) as error:
+            raise _damaged(path, error) from None
+
+    def intent(self, guest: str) -> Intent | None:
+        """Return the operator's word on a guest, None for `follow`."""
+        return _decode(self._intents / f"{guest}.json", Intent)
+
+    def set_intent(self, guest: str, intent: Intent | None) -> None:
+        """Record the operator's word on a guest."""
+        path = self._intents / f"{guest}.json"
+        if intent is None:
+            path.unlink(missing_ok=True)
+            return
+        self._intents.mkdir(mode=0o700, exist_ok=True)
+        write_atomic(path, msgspec.json.encode(intent))
+
+    def remove(self) -> None:
+        """Delete the whole state folder."""
+        shutil.rmtree(self.folder)
+
+    def _numbers(self, guest: str) -> list[int]:
+        names = (entry.name for entry in _entries(self._guests / guest))
+        return sorted(int(name) for name in names if name.isdecimal())
+
+
+def _decode(path: Path, to: type[T]) -> T | None:
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=to)
+    except FileNotFoundError:
+        return None
+    except msgspec.DecodeError as error:
+        raise _damaged(path, error) from None
+
+
+def _damaged(path: Path, error: Exception) -> HostError:
+    return HostError(
+        f"the state folder is damaged: {path}: {error}",
+        "what runs goes on running; move that file away, then run: mirage-hooks deploy",
+    )
+
+
+def _entries(folder: Path) -> list[Path]:
+    try:
+        return [entry for entry in folder.iterdir() if not entry.name.startswith(".")]
+    except FileNotFoundError:
+        return []
+
+
+def _user_name(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)

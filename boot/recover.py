@@ -1,0 +1,75 @@
+"""Finish, in the records, what a converge that was cut short had begun."""
+
+import time
+
+from mirage_hooks.boot import control, survey
+from mirage_hooks.boot.control import MonitorState
+from mirage_hooks.boot.journal import Journal
+from mirage_hooks.boot.record import Generation, Phase, State
+from mirage_hooks.boot.switch import FIRE_SECONDS, judge
+
+_PAUSE = 0.02
+
+
+def recover(state: State, journal: Journal) -> None:
+    """Recover every guest; the caller holds the lock, so no other converger is at work."""
+    for guest in state.guest_names():
+        recover_guest(state, journal, guest)
+
+
+def recover_guest(state: State, journal: Journal, guest: str) -> None:
+    """Leave every generation of a guest judged, and at most one of them alive."""
+    for generation in state.generations(guest):
+        if generation.unjudged:
+            _conclude(state, journal, generation)
+    live = survey.look(state, guest).live
+    for generation in state.generations(guest):
+        monitor = state.monitor_state(generation)
+        if live is not None and generation.number == live.number:
+            continue
+        if monitor is not None and (monitor.monitor.alive or monitor.alive):
+            control.stop(monitor)
+        if generation.phase is Phase.HEALTHY and (successor := _successor(state, generation)):
+            reason = f"replaced by generation {successor}"
+            state.save(generation.become(Phase.ENDED, ended_at=time.time(), reason=reason))
+
+
+def _conclude(state: State, journal: Journal, generation: Generation) -> None:
+    """Judge a generation that was left behind, or give it up."""
+    monitor = _come_to_rest(state, generation)
+    if monitor is not None and monitor.started is not None:
+        if monitor.monitor.alive:
+            judge(state, journal, generation)
+            return
+        if monitor.exit is not None and monitor.phase != "stopped":
+            state.save(generation.become(Phase.FAILED, reason=f"the guest {monitor.exit}"))
+            return
+    reason = "the converge that began it was cut short"
+    state.save(generation.become(Phase.ABANDONED, ended_at=time.time(), reason=reason))
+    journal.event(
+        "guest.abandoned",
+        f"{generation.guest}: generation {generation.number} is given up: {reason}",
+        guest=generation.guest,
+        generation=generation.number,
+    )
+
+
+def _come_to_rest(state: State, generation: Generation) -> MonitorState | None:
+    """Wait until the monitor of an unjudged generation has disarmed, or booted its guest."""
+    deadline = time.monotonic() + FIRE_SECONDS
+    while True:
+        monitor = state.monitor_state(generation)
+        if monitor is None or not monitor.monitor.alive:
+            return monitor
+        if monitor.phase not in {"armed", "switching"} or time.monotonic() > deadline:
+            return monitor
+        time.sleep(_PAUSE)
+
+
+def _successor(state: State, generation: Generation) -> int | None:
+    """Return the first later generation that was really booted."""
+    for later in state.generations(generation.guest):
+        monitor = state.monitor_state(later)
+        if later.number > generation.number and monitor is not None and monitor.started is not None:
+            return later.number
+    return None

@@ -1,0 +1,157 @@
+"""The deployment repository, through git's objects: never through the work tree."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import git
+from git.exc import GitCommandError, GitError, InvalidGitRepositoryError, NoSuchPathError
+from gitdb.exc import BadName, BadObject
+
+from mirage_hooks.boot.errors import RepositoryError
+
+_KINDS = {0o120000: "a symbolic link", 0o160000: "a submodule", 0o040000: "a folder"}
+
+# `git rev-parse --local-env-vars`, and what else a hook finds set: they would point every git
+# command at the repository, quarantine or transport of the operation that ran the hook.
+_LEAKING = frozenset(
+    f"GIT_{name}"
+    for name in (
+        *("ALTERNATE_OBJECT_DIRECTORIES", "CONFIG", "CONFIG_PARAMETERS", "CONFIG_COUNT"),
+        *("OBJECT_DIRECTORY", "DIR", "WORK_TREE", "IMPLICIT_WORK_TREE", "GRAFT_FILE", "INDEX_FILE"),
+        *("NO_REPLACE_OBJECTS", "REPLACE_REF_BASE", "PREFIX", "SHALLOW_FILE", "COMMON_DIR"),
+        *("INTERNAL_SUPER_PREFIX", "QUARANTINE_PATH", "EXEC_PATH", "REFLOG_ACTION"),
+    )
+)
+
+
+def clean_environment(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return `environment` without what ties git to the operation that runs a hook."""
+    return {name: value for name, value in environment.items() if name not in _LEAKING}
+
+
+@dataclass(frozen=True)
+class Blob:
+    """A file as a revision holds it."""
+
+    path: str
+    oid: str
+    size: int
+    _object: git.Blob
+
+    def open(self) -> IO[bytes]:
+        """Return its bytes as a stream; only `read` is to be expected of it."""
+        stream: IO[bytes] = self._object.data_stream
+        return stream
+
+    def text(self, limit: int) -> str:
+        """Return its text. Raises RepositoryError where it is too long or no UTF-8."""
+        if self.size > limit:
+            raise RepositoryError(f"{self.path} has {self.size} bytes, more than {limit}")
+        try:
+            return self.open().read().decode()
+        except UnicodeDecodeError:
+            raise RepositoryError(f"{self.path} is not UTF-8 text") from None
+
+
+class Revision:
+    """One commit of the repository."""
+
+    def __init__(self, commit: git.Commit) -> None:
+        self._commit = commit
+        self.id = commit.hexsha
+
+    def find(self, path: str) -> Blob | None:
+        """Return the file at `path`, None where there is nothing.
+
+        Raises RepositoryError where the path leads to, or through, what is no regular file.
+        """
+        here: Any = self._commit.tree
+        for depth, name in enumerate(parts := path.split("/"), 1):
+            try:
+                here = here.join(name)
+            except KeyError:
+                return None
+            kind = here.mode & 0o170000
+            if depth < len(parts) and kind == 0o100000:
+                return None
+            if kind in _KINDS and (depth == len(parts) or kind != 0o040000):
+                raise RepositoryError(f"{'/'.join(parts[:depth])} is {_KINDS[kind]}, no file")
+        return Blob(path, here.hexsha, here.size, here)
+
+
+class Repository:
+    """A git repository mirage-hooks is, or is to be, installed in."""
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        """Open the repository that `path` is in. Raises RepositoryError."""
+        try:
+            self.git = git.Repo(path, search_parent_directories=True)
+        except (InvalidGitRepositoryError, NoSuchPathError):
+            raise RepositoryError(
+                f"{os.fspath(path)} is not in a git repository",
+                "clone the deployment repository first, then name the clone",
+            ) from None
+        self.common_dir = Path(self.git.common_dir).resolve()
+
+    @property
+    def name(self) -> str:
+        """Where it is, as its operator knows it."""
+        return str(self.git.working_tree_dir or self.common_dir)
+
+    def head_branch(self) -> str | None:
+        """Return the branch that is checked out, None where HEAD is detached."""
+        return None if self.git.head.is_detached else self.git.head.reference.name
+
+    def tip(self, branch: str) -> Revision:
+        """Return the commit a branch points to. Raises RepositoryError where it points to none."""
+        try:
+            return Revision(self.git.commit(f"refs/heads/{branch}"))
+        except (BadName, BadObject, ValueError):
+            raise RepositoryError(
+                f"branch {branch} of {self.name} has no commit",
+                "push or pull it once, or name another: mirage-hooks install --branch BRANCH",
+            ) from None
+        except (GitError, OSError) as error:
+            raise RepositoryError(f"git cannot read {self.name}: {_reason(error)}") from None
+
+    def identify(self, names: list[str]) -> str:
+        """Return, a line a name, the object ids that `git cat-file --batch-check` finds."""
+        if not names:
+            return ""
+        output: str = self.git.git.cat_file(
+            "--batch-check=%(objectname)",
+            istream=_text_file("".join(f"{name}\n" for name in names)),
+            strip_newline_in_stdout=False,
+        )
+        return output
+
+    def behind(self, branch: str) -> int | None:
+        """Return how many commits of its upstream a branch lacks, None where it has no upstream."""
+        try:
+            return int(self.git.git.rev_list("--count", f"{branch}..{branch}@{{upstream}}"))
+        except GitCommandError:
+            return None
+
+    def last_fetch(self) -> float | None:
+        """Return when something was last fetched, in seconds since the epoch."""
+        try:
+            return (Path(self.git.git_dir) / "FETCH_HEAD").stat().st_mtime
+        except FileNotFoundError:
+            return None
+
+
+def _text_file(text: str) -> IO[bytes]:
+    # GitPython hands `istream` to the process, which needs a real file.
+    descriptor = os.memfd_create("mirage-hooks")
+    file = os.fdopen(descriptor, "w+b")
+    file.write(text.encode())
+    file.seek(0)
+    return file
+
+
+def _reason(error: Exception) -> str:
+    stderr = getattr(error, "stderr", None)
+    return str(stderr or error).strip()

@@ -1,0 +1,43 @@
+"""The hooks' fast path: a stamp that says all is as it should be, for these object ids.
+
+The dropped hook compares, in sh, the stamp with what `git cat-file --batch-check` says of the
+watched paths now. A stamp that is missing, or differs, starts a converge; so whoever starts a
+change deletes it first, and a monitor whose guest ends does too.
+"""
+
+from collections.abc import Iterable
+
+from mirage_hooks.boot.files import write_atomic
+from mirage_hooks.boot.process import boot_id
+from mirage_hooks.boot.record import State
+from mirage_hooks.boot.repository import Repository
+
+# What the dropped hook knows how to read.
+FORMAT = "1"
+
+
+def clear(state: State) -> None:
+    """Say that something is about to change."""
+    state.settled.unlink(missing_ok=True)
+
+
+def write(
+    state: State,
+    repository: Repository,
+    branch: str,
+    paths: Iterable[str],
+    seen: str,
+    host_text: bytes,
+) -> None:
+    """Stamp the state as settled, unless the branch moved on meanwhile (from revision `seen`).
+
+    The text is what the hook's sh makes: format, boot id and what HEAD is to hold, the host file as
+    it was read, then the object ids.
+    """
+    names = [f"refs/heads/{branch}:{path}" for path in paths]
+    identities = repository.identify(names)
+    if repository.tip(branch).id != seen:
+        return
+    head = f"{FORMAT} {boot_id()} ref: refs/heads/{branch}\n".encode()
+    write_atomic(state.watched, "".join(f"{name}\n" for name in names).encode())
+    write_atomic(state.settled, head + host_text + identities.encode())

@@ -1,0 +1,40 @@
+"""What is recorded of a guest, and what of it is really alive."""
+
+from mirage_hooks.boot.control import MonitorState
+from mirage_hooks.boot.plan import Known
+from mirage_hooks.boot.process import boot_id
+from mirage_hooks.boot.record import Generation, Phase, State
+
+_BY_ITSELF = {"finished": "", "given-up": "; its monitor has given it up"}
+_RUNNING = frozenset({"running", "backing-off"})
+
+
+def look(state: State, guest: str) -> Known:
+    """Return what is known of a guest. Raises HostError where the state folder is damaged."""
+    generations = state.generations(guest)
+    live = next((one for one in reversed(generations) if is_live(state.monitor_state(one))), None)
+    return Known(
+        generations=tuple(generations),
+        live=live,
+        given_up=None if live is not None else _ended_by_itself(state, generations),
+        intent=state.intent(guest),
+    )
+
+
+def look_at_all(state: State) -> dict[str, Known]:
+    """Return what is known of every guest that ever was here."""
+    return {guest: look(state, guest) for guest in state.guest_names()}
+
+
+def is_live(monitor: MonitorState | None) -> bool:
+    """Whether a guest runs, or its monitor is about to restart it."""
+    return monitor is not None and monitor.phase in _RUNNING and monitor.monitor.alive
+
+
+def _ended_by_itself(state: State, generations: list[Generation]) -> str | None:
+    """Return how the current generation ended, if its monitor left it at that in this boot."""
+    current = next((one for one in reversed(generations) if one.phase is Phase.HEALTHY), None)
+    monitor = state.monitor_state(current) if current is not None else None
+    if monitor is None or monitor.phase not in _BY_ITSELF or monitor.monitor.boot != boot_id():
+        return None
+    return f"the guest {monitor.exit}{_BY_ITSELF[monitor.phase]}"

@@ -1,0 +1,244 @@
+"""One generation's way: armed, fired in place of what ran before, judged.
+
+Every step is recorded before it is taken. `Switch.fire` hands the old generation to the new
+monitor, which ends it and boots its own guest, whether this process lives on or not.
+"""
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+from mirage_hooks.boot import control, health, network, runtime, targets
+from mirage_hooks.boot.console import tail, text_of
+from mirage_hooks.boot.control import Conversation, MonitorState, Orders
+from mirage_hooks.boot.errors import HostError
+from mirage_hooks.boot.guest import short
+from mirage_hooks.boot.health import Subject, Verdict
+from mirage_hooks.boot.journal import Journal
+from mirage_hooks.boot.plan import Launch
+from mirage_hooks.boot.record import Generation, Phase, State
+from mirage_hooks.boot.store import Store
+
+# How long a monitor may take to stand armed: Python's start on a busy machine; seconds.
+_ARM_SECONDS = 30.0
+# How long it may take from the word to the boot: the old guest's grace, and two kills.
+FIRE_SECONDS = 4 * control.GRACE
+_MONITOR = (sys.executable, "-I", "-m", "mirage_hooks.boot.monitor")
+_CONSOLE_BYTES = 2 * 1024 * 1024
+_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+class Switch:
+    """A new generation of one guest, from its record to its verdict."""
+
+    def __init__(self, common_dir: Path, state: State, store: Store, journal: Journal) -> None:
+        self._common_dir = common_dir
+        self._state = state
+        self._store = store
+        self._journal = journal
+        self._monitor: Conversation | None = None
+        self.generation: Generation
+
+    def arm(self, guest: str, launch: Launch, origin: str) -> None:
+        """Record a new generation and bring its monitor to stand armed. Raises HostError."""
+        image = self._store.verify(launch.boot.image)
+        self.generation = self._state.save(
+            Generation(
+                guest=guest,
+                number=self._state.next_number(guest),
+                boot=launch.boot,
+                provenance=launch.provenance,
+                check=launch.check,
+                restart=launch.restart,
+                origin=origin,
+                converge=self._journal.converge,
+                created=time.time(),
+                phase=Phase.PREPARING,
+            )
+        )
+        self._journal.event(
+            "guest.preparing",
+            f"{guest}: generation {self.generation.number}: preparing {short(launch.boot.image)}",
+            **self._names(),
+        )
+        try:
+            self._start_monitor(image)
+        except HostError as error:
+            self.abandon(error.message)
+            raise
+        self._become(Phase.ARMED)
+        record = network.configured(launch.boot)
+        self._journal.event(
+            "network.configured",
+            f"{guest}: network: {record.describe()}; commit {short(launch.provenance.commit)}, "
+            f"image {short(launch.boot.image)}",
+            target=launch.boot.target,
+            commit=launch.provenance.commit,
+            image=launch.boot.image,
+            **self._names(),
+            network={name: getattr(record, name) for name in record.__struct_fields__},
+        )
+
+    def fire(self, replaced: list[tuple[Generation, MonitorState]]) -> None:
+        """Boot the guest, once the generations it replaces have ended. Raises HostError."""
+        assert self._monitor is not None  # noqa: S101 - armed before
+        self._become(Phase.FIRED)
+        number = self.generation.number
+        instead = " and ".join(str(old.number) for old, _ in replaced)
+        self._journal.event(
+            "guest.fired",
+            f"{self.generation.guest}: generation {number} boots"
+            + (f" in place of generation {instead}" if instead else ""),
+            **self._names(),
+        )
+        try:
+            after = [control.state_to(monitor) for _, monitor in replaced]
+            self._monitor.send({"do": "fire", "after": after})
+            while self._monitor.receive(FIRE_SECONDS)["phase"] == "switching":
+                pass
+        except (OSError, ValueError) as error:
+            raise HostError(
+                f"{self.generation.guest}: the monitor of generation {number} failed: {error}",
+                f"its log: {self._folder / 'monitor.log'}",
+            ) from None
+        for old, _ in replaced:
+            if old.phase is Phase.HEALTHY:
+                reason = f"replaced by generation {number}"
+                self._state.save(old.become(Phase.ENDED, ended_at=time.time(), reason=reason))
+
+    def judge(self) -> Verdict:
+        """Try the check; record and log the verdict; leave the guest to its monitor."""
+        try:
+            verdict, self.generation = judge(self._state, self._journal, self.generation)
+            return verdict
+        finally:
+            self._let_go()
+
+    def abandon(self, reason: str) -> None:
+        """Give a generation up that was not fired: its monitor disarms when it is let go."""
+        self._let_go()
+        self._become(Phase.ABANDONED, reason=reason, ended_at=time.time())
+
+    def _let_go(self) -> None:
+        if self._monitor is not None:
+            self._monitor.close()
+            self._monitor = None
+
+    def _become(self, phase: Phase, **changes: object) -> None:
+        self.generation = self._state.save(self.generation.become(phase, **changes))
+
+    @property
+    def _folder(self) -> Path:
+        return self._state.generation_folder(self.generation.guest, self.generation.number)
+
+    def _names(self) -> dict[str, object]:
+        return {"guest": self.generation.guest, "generation": self.generation.number}
+
+    def _start_monitor(self, image: Path) -> None:
+        generation, boot = self.generation, self.generation.boot
+        executable, argv = targets.named(boot.target).command(boot, generation.guest, str(image))
+        orders = Orders(
+            guest=generation.guest,
+            generation=generation.number,
+            converge=generation.converge,
+            executable=executable,
+            argv=argv,
+            environment={"PATH": _PATH, "LANG": "C.UTF-8"},
+            user=boot.user if os.geteuid() == 0 else None,
+            socket=runtime.socket_path(self._common_dir, generation.guest, generation.number),
+            restart=generation.restart.policy(),
+            console_bytes=_CONSOLE_BYTES,
+            events=str(self._state.events),
+            settled=str(self._state.settled),
+        )
+        ours, theirs = socket.socketpair()
+        log = self._folder / "monitor.log"
+        try:
+            control.write_json(str(self._folder / control.ORDERS), asdict(orders))
+            with log.open("ab") as output, theirs:
+                subprocess.run(
+                    [*_MONITOR, str(self._folder), str(theirs.fileno())],
+                    pass_fds=[theirs.fileno()],
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=output,
+                    cwd="/",
+                    env={"PATH": _PATH, "LANG": "C.UTF-8"},
+                    timeout=_ARM_SECONDS,
+                    check=True,
+                )
+            self._monitor = Conversation(ours)
+            self._monitor.receive(_ARM_SECONDS)
+        except (OSError, ValueError, subprocess.SubprocessError) as error:
+            ours.close()
+            raise HostError(
+                f"{generation.guest}: the monitor of generation {generation.number} does not stand "
+                f"armed: {error}",
+                f"its log: {log}{_last_line(log)}",
+            ) from None
+
+
+def judge(state: State, journal: Journal, generation: Generation) -> tuple[Verdict, Generation]:
+    """Try the check of a generation that was fired; record and log the verdict."""
+    console = str(state.console(generation))
+
+    def monitor() -> MonitorState:
+        found = state.monitor_state(generation)
+        if found is None:
+            raise HostError(
+                f"{generation.guest}: generation {generation.number} lost its monitor's state"
+            )
+        return found
+
+    subject = Subject(monitor, console, network.ports(generation.boot.arguments))
+    verdict = health.examine(generation.check, subject)
+    names: dict[str, object] = {"guest": generation.guest, "generation": generation.number}
+    if not verdict.healthy:
+        generation = state.save(generation.become(Phase.FAILED, reason=verdict.reason))
+        said = _console_tail(console)
+        journal.event(
+            "guest.unhealthy",
+            f"{generation.guest}: generation {generation.number} is not healthy: {verdict.reason}"
+            + "".join(f"\n    {line}" for line in said),
+            reason=verdict.reason,
+            console=said,
+            **names,
+        )
+        return verdict, generation
+    tender = monitor().tender
+    opened = tuple(f"tcp {end}" for end in network.observed(tender.pid)) if tender else ()
+    generation = state.save(
+        generation.become(
+            Phase.HEALTHY, healthy_at=time.time(), observed=opened, reason=verdict.reason
+        )
+    )
+    seen = f"observed {', '.join(opened)}" if opened else "observed no listening socket"
+    journal.event(
+        "network.observed", f"{generation.guest}: network: {seen}", observed=list(opened), **names
+    )
+    journal.event(
+        "guest.healthy",
+        f"{generation.guest}: generation {generation.number} is healthy ({verdict.reason}) "
+        f"after {verdict.seconds * 1000:.0f} ms",
+        seconds=verdict.seconds,
+        **names,
+    )
+    return verdict, generation
+
+
+def _console_tail(console: str, lines: int = 10) -> list[str]:
+    """Return the last lines of a console, without their dates."""
+    return [text_of(line) for line in tail(console, lines)]
+
+
+def _last_line(log: Path) -> str:
+    try:
+        lines = log.read_text(errors="replace").split("\n")
+    except OSError:
+        return ""
+    last = next((line for line in reversed(lines) if line.strip()), "")
+    return f" ({last})" if last else ""

@@ -1,0 +1,1 @@
+"""What git calls: one thin module a hook."""

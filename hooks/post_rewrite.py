@@ -1,0 +1,11 @@
+"""The post-rewrite hook: `git pull --rebase` replayed local commits (githooks(5)).
+
+Such a pull runs no post-merge.
+"""
+
+from mirage_hooks.hooks.trigger import deploy
+
+
+def main(hook: str, arguments: list[str]) -> int:
+    """Deploy. The argument says which command rewrote commits: rebase or amend."""
+    return deploy(hook, arguments[0] if arguments else "rewrite")

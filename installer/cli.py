@@ -1,0 +1,78 @@
+"""The command line: one place where commands are named, and errors become exit codes."""
+
+import sys
+import tempfile
+import traceback
+
+import click
+
+from mirage_hooks.boot.errors import Error
+from mirage_hooks.installer.commands import doctor, inspect, operate, setup
+
+_BUG_EXIT_CODE = 70  # EX_SOFTWARE of sysexits.h
+_INTERRUPTED_EXIT_CODE = 130  # 128 + SIGINT, as shells have it
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.option(
+    "-C",
+    "--repo",
+    default=".",
+    metavar="PATH",
+    help="The deployment repository, or a path inside it (default: this folder).",
+)
+@click.version_option(package_name="mirage-hooks", message="%(package)s %(version)s")
+@click.pass_context
+def cli(context: click.Context, repo: str) -> None:
+    """Deploy MirageOS unikernels with `git pull`.
+
+    Run `mirage-hooks install` in a clone of a deployment repository. From then on every pull that
+    changes what should run makes this host run it, and goes back if it does not come up healthy.
+    """
+    context.obj = repo
+
+
+for command in (
+    setup.install,
+    setup.uninstall,
+    doctor.doctor,
+    inspect.status,
+    operate.plan,
+    operate.deploy,
+    operate.reboot,
+    operate.stop,
+    operate.start,
+    operate.rollback,
+    inspect.history,
+    inspect.logs,
+    setup.completion,
+):
+    cli.add_command(command)
+
+
+def main() -> None:
+    """Run the command line, and end with its exit code."""
+    try:
+        sys.exit(cli.main(standalone_mode=False) or 0)
+    except click.Abort:
+        sys.exit(_INTERRUPTED_EXIT_CODE)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except Error as error:
+        print(f"mirage-hooks: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except BrokenPipeError:
+        # Whoever read our output, such as head(1), has enough of it.
+        sys.stderr.close()
+        sys.exit(0)
+    except Exception:
+        with tempfile.NamedTemporaryFile(
+            "w", prefix="mirage-hooks-bug-", suffix=".log", delete=False
+        ) as log:
+            log.write(f"{sys.argv}\n{traceback.format_exc()}")
+        print(
+            f"mirage-hooks: this is a bug of mirage-hooks; the log to report: {log.name}",
+            file=sys.stderr,
+        )
+        sys.exit(_BUG_EXIT_CODE)

@@ -1,0 +1,60 @@
+"""What commands share: the repository they are about, its guests' names, and running a converge."""
+
+import os
+import sys
+from collections.abc import Callable
+
+import click
+from click.shell_completion import CompletionItem
+
+from mirage_hooks.boot import follow
+from mirage_hooks.boot.errors import Error
+from mirage_hooks.boot.record import State
+from mirage_hooks.boot.repository import Repository, clean_environment
+
+
+def repository(context: click.Context) -> Repository:
+    """Return the repository a command is about, whatever git operation it is run from."""
+    environment = clean_environment(os.environ)
+    os.environ.clear()
+    os.environ.update(environment)
+    return Repository(context.find_root().obj)
+
+
+def complete_guest(
+    context: click.Context, parameter: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    """Complete the name of a guest."""
+    del parameter
+    try:
+        names = State(
+            Repository(context.find_root().params.get("repo", ".")).common_dir
+        ).guest_names()
+    except Error:
+        return []
+    return [CompletionItem(name) for name in names if name.startswith(incomplete)]
+
+
+def guests(required: bool = False) -> Callable[[Callable[..., int]], Callable[..., int]]:
+    """Return the argument that names guests."""
+    return click.argument(
+        "guests", metavar="GUEST...", nargs=-1, required=required, shell_complete=complete_guest
+    )
+
+
+def converge(context: click.Context, **request: object) -> int:
+    """Start a converge, follow it, and return its exit code."""
+    run = follow.start(
+        str(repository(context).common_dir), {"origin": context.info_name, **request}
+    )
+    try:
+        return follow.follow(run, _show)
+    except KeyboardInterrupt:
+        print("the deploy goes on; `mirage-hooks logs -f` follows it", file=sys.stderr)
+        raise click.Abort from None
+
+
+def _show(event: dict[str, object]) -> None:
+    failed = event["event"] == "converge.finished" and event["exit_code"]
+    text = f"mirage-hooks: {event['message']}" if failed else str(event["message"])
+    click.echo(text, err=bool(failed))

@@ -1,0 +1,199 @@
+"""`mirage-hooks doctor`: what breaks silently, and how to mend it."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+import click
+
+from mirage_hooks.boot import host, manifest, survey
+from mirage_hooks.boot.errors import Error
+from mirage_hooks.boot.record import State
+from mirage_hooks.boot.repository import Repository
+from mirage_hooks.installer import hookfile
+from mirage_hooks.installer.commands import context as shared
+from mirage_hooks.installer.output import print_json, print_table
+
+_LOW_DISK_BYTES = 512 << 20
+_INSTALL = "run: mirage-hooks install"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at: what was found, and how to mend it where it is not right."""
+
+    level: Literal["ok", "warning", "failed"]
+    subject: str
+    finding: str
+    mend: str = ""
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+@click.pass_context
+def doctor(context: click.Context, as_json: bool) -> int:
+    """Look for what breaks silently, and say how to mend it. Ends with 1 if something is broken."""
+    findings = list(examine(shared.repository(context)))
+    if as_json:
+        print_json([asdict(finding) for finding in findings])
+    else:
+        rows = [[one.level, one.subject, one.finding, one.mend] for one in findings]
+        print_table(["level", "subject", "finding", "mend"], rows)
+    return int(any(finding.level == "failed" for finding in findings))
+
+
+def examine(repository: Repository) -> Iterator[Finding]:
+    """Yield what is found about an installation."""
+    state = State(repository.common_dir)
+    yield _owner(state)
+    yield _hooks_path(repository)
+    for hook in hookfile.HOOKS:
+        yield from _hook(repository.common_dir / "hooks" / hook, hook)
+    yield from _host_file(repository, state)
+    yield _disk(state)
+    yield from _monitors(state)
+
+
+def _owner(state: State) -> Finding:
+    try:
+        state.check_access()
+    except Error as error:
+        return Finding("failed", "state folder", error.message, error.hint)
+    if not state.folder.exists():
+        return Finding("failed", "state folder", f"{state.folder} does not exist", _INSTALL)
+    return Finding("ok", "state folder", f"{state.folder} is ours")
+
+
+def _hooks_path(repository: Repository) -> Finding:
+    path = repository.git.config_reader().get_value("core", "hooksPath", "")
+    if path:
+        return Finding(
+            "failed",
+            "core.hooksPath",
+            f"git looks for hooks in {path}, not where they were dropped",
+            "git config --unset core.hooksPath",
+        )
+    return Finding("ok", "core.hooksPath", "not set")
+
+
+def _hook(path: Path, hook: str) -> Iterator[Finding]:
+    """git says nothing of a missing hook or a dangling link, and little of one it cannot run."""
+    if path.is_symlink() and not path.exists():
+        yield Finding("failed", hook, f"{path} is a dangling link", f"remove it, then {_INSTALL}")
+    elif not path.exists():
+        yield Finding("failed", hook, f"{path} is missing", _INSTALL)
+    elif not hookfile.is_ours(path):
+        yield Finding("failed", hook, f"{path} is somebody else's", f"{_INSTALL}: it keeps theirs")
+    elif not os.access(path, os.X_OK):
+        yield Finding("failed", hook, f"{path} is not executable", f"chmod +x '{path}'")
+    else:
+        yield _interpreter(path, hook)
+
+
+def _interpreter(path: Path, hook: str) -> Finding:
+    python = hookfile.interpreter(path)
+    mend = "install mirage-hooks again, then run: mirage-hooks install"
+    if python is None:
+        return Finding("failed", hook, f"{path} names no interpreter", _INSTALL)
+    if not os.access(python, os.X_OK):
+        return Finding("failed", hook, f"its interpreter {python} is gone", mend)
+    probe = subprocess.run(
+        [python, "-I", "-c", "import mirage_hooks.boot.converge"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    if probe.returncode != 0:
+        reason = (probe.stderr.strip().splitlines() or ["no reason given"])[-1]
+        return Finding("failed", hook, f"{python} cannot load mirage-hooks: {reason}", mend)
+    if path.read_bytes() != hookfile.render(hook, python):
+        return Finding("warning", hook, "dropped by another version", _INSTALL)
+    if python != sys.executable:
+        return Finding("ok", hook, f"in place; it runs {python}, this command {sys.executable}")
+    return Finding("ok", hook, "in place")
+
+
+def _host_file(repository: Repository, state: State) -> Iterator[Finding]:
+    try:
+        bound, _ = host.load(state.host_file)
+        tip = repository.tip(bound.branch)
+    except Error as error:
+        yield Finding("failed", host.NAME, error.message, error.hint)
+        return
+    yield Finding("ok", host.NAME, f"{bound.branch} deploys")
+    head = repository.head_branch()
+    if not repository.git.bare and head != bound.branch:
+        yield Finding(
+            "warning",
+            "branch",
+            f"{head or 'a detached HEAD'} is checked out: pulls of it deploy nothing",
+            f"git checkout {bound.branch}, or: mirage-hooks install --branch {head}",
+        )
+    if not repository.git.bare and repository.behind(bound.branch) is None:
+        yield Finding(
+            "warning",
+            "upstream",
+            f"{bound.branch} has no upstream to pull from",
+            f"git branch --set-upstream-to=origin/{bound.branch} {bound.branch}",
+        )
+    try:
+        guests = manifest.read_guests(tip, bound)
+    except Error as error:
+        yield Finding("failed", "guests", error.message, error.hint)
+        return
+    if guests:
+        yield Finding("ok", "guests", ", ".join(guests))
+    else:
+        yield Finding(
+            "warning",
+            "guests",
+            "none is described",
+            f"commit a {manifest.NAME}, or name guests: mirage-hooks install --help",
+        )
+
+
+def _disk(state: State) -> Finding:
+    folder = state.folder if state.folder.exists() else state.folder.parent
+    free = shutil.disk_usage(folder).free
+    text = f"{free >> 20} MiB free for unpacked images in {folder}"
+    if free < _LOW_DISK_BYTES:
+        return Finding("warning", "disk", text, "free some space there")
+    return Finding("ok", "disk", text)
+
+
+def _monitors(state: State) -> Iterator[Finding]:
+    """A monitor in the cgroup of a login session, or of a service, is killed when that ends."""
+    for name in state.guest_names():
+        live = survey.look(state, name).live
+        monitor = state.monitor_state(live) if live is not None else None
+        if monitor is None:
+            continue
+        scope = _mortal_scope(Path(f"/proc/{monitor.monitor.pid}/cgroup"))
+        if scope is None:
+            yield Finding("ok", f"monitor of {name}", f"pid {monitor.monitor.pid}")
+        else:
+            yield Finding(
+                "warning",
+                f"monitor of {name}",
+                f"it is in {scope}: the guest may be killed when that ends",
+                "loginctl enable-linger, and KillUserProcesses=no in logind.conf",
+            )
+
+
+def _mortal_scope(path: Path) -> str | None:
+    """Return the session scope or service that a cgroup(7) path ends in, None for neither."""
+    try:
+        text = path.read_text()
+    except OSError:
+        return None
+    match = re.search(
+        r"/(session-[^/\n]+\.scope|[^/\n]+\.service)(?:/[^\n]*)?$", text, re.MULTILINE
+    )
+    return match[1] if match else None

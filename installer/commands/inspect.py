@@ -1,0 +1,301 @@
+"""Commands that show: what runs, what ran, what was said."""
+
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+
+import click
+
+from mirage_hooks.boot import console, host, journal, lock, manifest, network, survey
+from mirage_hooks.boot.control import MonitorState
+from mirage_hooks.boot.errors import ConfigError, Error
+from mirage_hooks.boot.guest import short
+from mirage_hooks.boot.plan import Known
+from mirage_hooks.boot.record import Generation, Phase, State
+from mirage_hooks.boot.repository import Repository
+from mirage_hooks.installer.commands import context as shared
+from mirage_hooks.installer.output import ago, moment, print_json, print_table
+
+_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+_FOLLOW_PAUSE = 0.1
+
+
+@click.command()
+@_json
+@click.pass_context
+def status(context: click.Context, as_json: bool) -> int:
+    """Show the guests: what runs, since when, where, and how it fares."""
+    repository = shared.repository(context)
+    state = State(repository.common_dir)
+    bound, _ = host.load(state.host_file)
+    state.check_access()
+    tip = repository.tip(bound.branch)
+    known = survey.look_at_all(state)
+    problem = None
+    try:
+        for name in manifest.read_guests(tip, bound):
+            known.setdefault(name, Known())
+    except Error as error:
+        problem = error.message
+    guests = [_describe(state, name, known[name]) for name in sorted(known)]
+    behind, fetched = repository.behind(bound.branch), repository.last_fetch()
+    converging = lock.holder(state.lock)
+    if as_json:
+        print_json(
+            {
+                "repository": repository.name,
+                "branch": bound.branch,
+                "commit": tip.id,
+                "behind": behind,
+                "last_fetch": moment(fetched),
+                "converging": converging,
+                "problem": problem,
+                "guests": guests,
+            }
+        )
+        return 0
+    upstream = "no upstream" if behind is None else f"{behind} behind its upstream"
+    click.echo(
+        f"{repository.name}: {bound.branch} at {short(tip.id)}, {upstream}, fetched {ago(fetched)}"
+    )
+    if converging:
+        click.echo(f"a deploy is going on: {converging}")
+    if problem:
+        click.echo(f"the next deploy will be refused: {problem}")
+    _warn_of_branch(repository, bound.branch)
+    columns = [
+        "guest",
+        "target",
+        "image",
+        "commit",
+        "since",
+        "address",
+        "health",
+        "restarts",
+        "intent",
+    ]
+    print_table(columns, [[_cell(guest[column]) for column in columns] for guest in guests])
+    return 0
+
+
+def _warn_of_branch(repository: Repository, branch: str) -> None:
+    head = repository.head_branch()
+    if not repository.git.bare and head != branch:
+        click.echo(f"{head or 'a detached HEAD'} is checked out: pulls of it deploy nothing")
+
+
+def _cell(value: object) -> str:
+    return "-" if value in {None, ""} else str(value)
+
+
+def _describe(state: State, name: str, known: Known) -> dict[str, object]:
+    """Return a guest as `status --json` shows it."""
+    shown = known.live or known.last
+    monitor = state.monitor_state(shown) if shown is not None else None
+    intent = known.intent.kind if known.intent is not None else "follow"
+    facts: dict[str, object] = {
+        "guest": name,
+        "target": None,
+        "image": None,
+        "commit": None,
+        "generation": None,
+        "since": None,
+        "address": None,
+        "health": _health(known, monitor),
+        "restarts": None,
+        "intent": intent,
+        "pid": None,
+    }
+    if shown is None:
+        return facts
+    facts |= {
+        "target": shown.boot.target,
+        "image": short(shown.boot.image),
+        "commit": short(shown.provenance.commit),
+        "generation": shown.number,
+    }
+    if known.live is None or monitor is None:
+        return facts
+    return facts | {
+        "since": moment(monitor.started),
+        "address": ", ".join(shown.observed) or network.configured(shown.boot).describe(),
+        "restarts": monitor.restarts,
+        "pid": monitor.tender.pid if monitor.tender is not None else None,
+    }
+
+
+def _health(known: Known, monitor: MonitorState | None) -> str:
+    live = known.live
+    if live is None:
+        return "given up" if known.given_up else "down"
+    if monitor is not None and monitor.phase == "backing-off":
+        return "restarting"
+    return {Phase.HEALTHY: "healthy", Phase.FAILED: "failed"}.get(live.phase, "checking")
+
+
+@click.command()
+@shared.guests()
+@click.option(
+    "-n", "--lines", type=click.IntRange(1), default=20, show_default=True, help="How many."
+)
+@_json
+@click.pass_context
+def history(context: click.Context, guests: tuple[str, ...], lines: int, as_json: bool) -> int:
+    """List the generations of guests, newest first: what was booted, why, and how it ended."""
+    state = _installed(context)
+    names = _named(state, guests)
+    found = [generation for name in names for generation in state.generations(name)]
+    found = sorted(found, key=lambda one: (one.created, one.number), reverse=True)[:lines]
+    if as_json:
+        print_json([_record(state, generation) for generation in found])
+        return 0
+    columns = ["guest", "generation", "booted", "image", "commit", "origin", "outcome", "reason"]
+    rows = [_record(state, generation) for generation in found]
+    print_table(columns, [[_cell(row[column]) for column in columns] for row in rows])
+    return 0
+
+
+def _record(state: State, generation: Generation) -> dict[str, object]:
+    """Return a generation as `history --json` shows it."""
+    monitor = state.monitor_state(generation)
+    return {
+        "guest": generation.guest,
+        "generation": generation.number,
+        "booted": moment(generation.created),
+        "image": short(generation.boot.image),
+        "commit": short(generation.provenance.commit),
+        "origin": generation.origin,
+        "outcome": str(generation.phase),
+        "reason": generation.reason,
+        "healthy_at": moment(generation.healthy_at),
+        "ended_at": moment(generation.ended_at),
+        "exit": monitor.exit if monitor is not None else None,
+        "restarts": monitor.restarts if monitor is not None else 0,
+        "digest": generation.digest,
+        "path": generation.provenance.path,
+        "arguments": list(generation.boot.arguments),
+        "observed": list(generation.observed),
+        "converge": generation.converge,
+    }
+
+
+@click.command()
+@click.argument("guest", required=False, shell_complete=shared.complete_guest)
+@click.option("-f", "--follow", is_flag=True, help="Go on with what comes.")
+@click.option(
+    "-n", "--lines", type=click.IntRange(1), default=50, show_default=True, help="How many."
+)
+@click.option(
+    "--generation", type=click.IntRange(1), metavar="N", help="That generation's console."
+)
+@_json
+@click.pass_context
+def logs(
+    context: click.Context,
+    guest: str | None,
+    follow: bool,
+    lines: int,
+    generation: int | None,
+    as_json: bool,
+) -> int:
+    """Show what a guest printed on its console; without a guest, what deploys did.
+
+    --json prints the deploys' events, an object a line.
+    """
+    state = _installed(context)
+    if guest is None:
+        _show_events(state, lines, follow, as_json)
+        return 0
+    _named(state, (guest,))
+    chosen = _chosen(state, guest, generation)
+    for line in console.tail(str(state.console(chosen)), lines):
+        click.echo(line)
+    if follow:
+        _follow_console(state, chosen, newest=generation is None)
+    return 0
+
+
+def _show_events(state: State, lines: int, follow: bool, as_json: bool) -> None:
+    size = state.events.stat().st_size if state.events.exists() else 0
+    for event in list(journal.read(str(state.events)))[-lines:]:
+        _show_event(event, as_json)
+    for line in _grow(state.events, size) if follow else ():
+        if (new := journal.parse(line)) is not None:
+            _show_event(new, as_json)
+
+
+def _show_event(event: dict[str, object], as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps(event, ensure_ascii=False))
+        return
+    when = event.get("time")
+    click.echo(f"{moment(when if isinstance(when, float) else None)} {event['message']}")
+
+
+def _chosen(state: State, guest: str, number: int | None) -> Generation:
+    generations = state.generations(guest)
+    if number is None:
+        return generations[-1]
+    for generation in generations:
+        if generation.number == number:
+            return generation
+    raise ConfigError(
+        f"{guest} has no generation {number}", f"mirage-hooks history {guest} lists them"
+    )
+
+
+def _follow_console(state: State, generation: Generation, newest: bool) -> None:
+    """Print what a console gets; go on to the next generation where there is one."""
+    path = state.console(generation)
+    position = path.stat().st_size if path.exists() else 0
+    while True:
+        for line in _grow(path, position, until=partial(_newer, state, generation, newest)):
+            click.echo(line.rstrip("\n"))
+        generation = state.generations(generation.guest)[-1]
+        click.echo(f"--- generation {generation.number}", err=True)
+        path, position = state.console(generation), 0
+
+
+def _newer(state: State, generation: Generation, wanted: bool) -> bool:
+    return wanted and state.generations(generation.guest)[-1].number > generation.number
+
+
+def _grow(path: Path, position: int, until: Callable[[], bool] = lambda: False) -> Iterator[str]:
+    """Yield the lines a file gets from `position` on, over its rotation."""
+    inode = path.stat().st_ino if path.exists() else 0
+    while True:
+        ended = until()
+        if path.exists():
+            status = path.stat()
+            if status.st_ino != inode or status.st_size < position:
+                inode, position = status.st_ino, 0
+            with path.open(encoding="utf-8", errors="replace") as file:
+                file.seek(position)
+                while (line := file.readline()).endswith("\n"):
+                    position = file.tell()
+                    yield line
+        if ended:
+            return
+        sys.stdout.flush()
+        time.sleep(_FOLLOW_PAUSE)
+
+
+def _installed(context: click.Context) -> State:
+    state = State(shared.repository(context).common_dir)
+    host.load(state.host_file)
+    state.check_access()
+    return state
+
+
+def _named(state: State, guests: tuple[str, ...]) -> list[str]:
+    names = state.guest_names()
+    for guest in guests:
+        if guest not in names:
+            raise ConfigError(
+                f"no guest {guest!r} was ever booted here",
+                f"these were: {', '.join(names) or 'none'}",
+            )
+    return list(guests) or names

@@ -1,0 +1,228 @@
+"""`mirage-hooks install` and `uninstall`: what is put into a repository, and taken out again."""
+
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import tomlkit
+
+from mirage_hooks.boot import control, host, lock, runtime, survey, targets
+from mirage_hooks.boot.errors import ConfigError, HostError, RepositoryError
+from mirage_hooks.boot.files import write_atomic
+from mirage_hooks.boot.record import State
+from mirage_hooks.boot.repository import Repository
+from mirage_hooks.installer import hookfile
+
+LEGACY = ".legacy"
+
+
+@dataclass(frozen=True)
+class GuestOption:
+    """A guest named on the command line, for a repository without a manifest."""
+
+    name: str
+    target: str
+    image: str
+
+
+@dataclass(frozen=True)
+class Installed:
+    """What an installation did, a line each, and which branch it deploys."""
+
+    branch: str
+    lines: list[str]
+
+
+def install(
+    repository: Repository, branch: str | None, user: str | None, guests: list[GuestOption]
+) -> Installed:
+    """Put the hooks and the host file into a repository; repair and upgrade what is there.
+
+    Raises ConfigError, HostError, RepositoryError; then nothing was changed.
+    """
+    state = State(repository.common_dir)
+    _refuse_unfit(repository)
+    state.check_access()
+    text = _host_text(state, repository, branch, user, guests)
+    chosen = _validated(state, text, repository)
+    texts = {hook: hookfile.render(hook, sys.executable) for hook in hookfile.HOOKS}
+    lines = []
+    try:
+        state.folder.mkdir(mode=0o700, exist_ok=True)
+        state.store.mkdir(mode=0o700, exist_ok=True)
+        with lock.hold(state.lock, "install", lambda holder: lines.append(f"waited for {holder}")):
+            hooks = repository.common_dir / "hooks"
+            if not hooks.exists():
+                hooks.mkdir()
+                (state.folder / "made-hooks-folder").touch()
+            for hook, data in texts.items():
+                lines.append(_drop(hooks / hook, data))
+            lines.append(_write(state.host_file, text.encode(), 0o600))
+    except OSError as error:
+        raise HostError(f"{error.filename}: {error.strerror}") from None
+    return Installed(chosen, lines)
+
+
+def _refuse_unfit(repository: Repository) -> None:
+    git = repository.git
+    if git.bare:
+        raise RepositoryError(
+            f"{repository.name} is a bare repository", "install into a clone of it"
+        )
+    if repository.common_dir != Path(git.git_dir).resolve():
+        raise RepositoryError(
+            f"{repository.name} is a linked worktree",
+            f"install into its repository: {repository.common_dir}",
+        )
+    if ".git/modules/" in str(repository.common_dir):
+        raise RepositoryError(
+            f"{repository.name} is a submodule: git runs no hook there that could deploy",
+            "install into a clone of its own",
+        )
+    hooks_path = git.config_reader().get_value("core", "hooksPath", "")
+    if hooks_path:
+        raise RepositoryError(
+            f"git takes the hooks of {repository.name} from core.hooksPath = {hooks_path}",
+            "unset it for this clone: git config --unset core.hooksPath",
+        )
+    owner = repository.common_dir.stat().st_uid
+    if owner != os.geteuid():
+        raise HostError(
+            f"{repository.name} belongs to another user (uid {owner})", "run this as that user"
+        )
+
+
+def _host_text(
+    state: State,
+    repository: Repository,
+    branch: str | None,
+    user: str | None,
+    guests: list[GuestOption],
+) -> str:
+    """Return the host file with what was asked for in it; what else it says stays as it is."""
+    if state.host_file.exists():
+        document = tomlkit.parse(state.host_file.read_text(encoding="utf-8"))
+    else:
+        document = tomlkit.document()
+        document.add(
+            tomlkit.comment("What this host lets the repository run. See docs/reference.md.")
+        )
+    if branch is not None or "branch" not in document:
+        document["branch"] = branch or _current_branch(repository)
+    if user is not None:
+        document["user"] = user
+    if "limits" not in document:
+        limits = tomlkit.table()
+        limits["targets"] = list(targets.known())
+        document["limits"] = limits
+    for guest in guests:
+        tables = document.setdefault("guest", tomlkit.table(is_super_table=True))
+        table = tables.setdefault(guest.name, tomlkit.table())
+        table["target"] = guest.target
+        table["image"] = guest.image
+    return tomlkit.dumps(document)
+
+
+def _current_branch(repository: Repository) -> str:
+    branch = repository.head_branch()
+    if branch is None:
+        raise RepositoryError(
+            f"{repository.name} has no branch checked out",
+            "name the branch that deploys: --branch BRANCH",
+        )
+    return branch
+
+
+def _validated(state: State, text: str, repository: Repository) -> str:
+    """Return the branch of a host file that is to be written. Raises where it would not do."""
+    bound = host.parse(text, str(state.host_file))
+    repository.tip(bound.branch)
+    return bound.branch
+
+
+def _drop(path: Path, data: bytes) -> str:
+    legacy = path.with_name(path.name + LEGACY)
+    if path.is_symlink() or (path.exists() and not hookfile.is_ours(path)):
+        if os.path.lexists(legacy):
+            raise ConfigError(
+                f"{path} is not ours, and {legacy.name} exists already",
+                "keep one of the two, then run install again",
+            )
+        path.rename(legacy)
+        return f"{_write(path, data, 0o755)}; the hook that was there runs first, as {legacy.name}"
+    return _write(path, data, 0o755)
+
+
+def _write(path: Path, data: bytes, mode: int) -> str:
+    if path.exists() and path.read_bytes() == data and path.stat().st_mode & 0o777 == mode:
+        return f"{path}: is as it should be"
+    existed = path.exists()
+    write_atomic(path, data, mode)
+    path.chmod(mode)  # whatever the umask
+    return f"{path}: {'brought up to date' if existed else 'written'}"
+
+
+def uninstall(
+    repository: Repository, stop: bool, leave_running: bool, keep_state: bool
+) -> list[str]:
+    """Take out what `install` put in; return what was done, a line each.
+
+    Raises ConfigError while guests run and neither `stop` nor `leave_running` is given.
+    """
+    state = State(repository.common_dir)
+    if not state.folder.exists():
+        raise RepositoryError(f"mirage-hooks is not installed in {repository.name}")
+    state.check_access()
+    lines: list[str] = []
+    with lock.hold(state.lock, "uninstall", lambda holder: lines.append(f"waited for {holder}")):
+        running = running_guests(state)
+        if running and not (stop or leave_running):
+            raise ConfigError(
+                f"guests are running: {', '.join(running)}",
+                "end them with --stop, or go on without them looked after: --leave-running",
+            )
+        for hook in hookfile.HOOKS:
+            lines.extend(_take_out(repository.common_dir / "hooks" / hook))
+        if stop:
+            lines.extend(_stop_all(state, running))
+        if running and leave_running:
+            lines.append(f"{', '.join(running)}: left running; their state stays in {state.folder}")
+            return lines
+        if keep_state:
+            lines.append(f"{state.folder}: kept")
+            return lines
+        if (state.folder / "made-hooks-folder").exists():
+            (repository.common_dir / "hooks").rmdir()
+        runtime.remove(repository.common_dir)
+        state.remove()
+        lines.append(f"{state.folder}: removed")
+    return lines
+
+
+def running_guests(state: State) -> list[str]:
+    """Return the guests that run."""
+    return [name for name, known in survey.look_at_all(state).items() if known.live is not None]
+
+
+def _take_out(path: Path) -> list[str]:
+    if not hookfile.is_ours(path):
+        return []
+    legacy = path.with_name(path.name + LEGACY)
+    if os.path.lexists(legacy):
+        legacy.replace(path)
+        return [f"{path}: the hook that was there before is back"]
+    path.unlink()
+    return [f"{path}: removed"]
+
+
+def _stop_all(state: State, running: list[str]) -> list[str]:
+    lines = []
+    for name in running:
+        live = survey.look(state, name).live
+        monitor = state.monitor_state(live) if live is not None else None
+        if live is not None and monitor is not None:
+            control.stop(monitor)
+            monitor.monitor.wait_gone(control.GRACE)
+            lines.append(f"{name}: generation {live.number} stopped")
+    return lines
