@@ -83,6 +83,7 @@ class Converger:
             desired = manifest.read(tip, bound, self._store)
             wish = self._take_request(desired, survey.look_at_all(self._state))
             actions = plan(desired, survey.look_at_all(self._state), wish)
+            self._say_plan(desired, actions)
             self._carry_out(actions)
             self._make_good(desired, actions)
             return self._finish(desired, bound, host_text)
@@ -155,11 +156,18 @@ class Converger:
 
     # Carrying out.
 
+    def _say_plan(self, desired: DesiredState, actions: list[Action]) -> None:
+        """Say what will be done, and of what is kept only what is not as the repository has it."""
+        for action in actions:
+            name = action.guest
+            if action.verb is not Verb.KEEP or action.problem or name in desired.unready:
+                self._say("guest.planned", str(action), guest=name, verb=action.verb)
+            if action.verb in {Verb.START, Verb.REPLACE} and name in desired.guests:
+                for notice in desired.guests[name].notices:
+                    self._say("guest.notice", f"{name}: {notice}", guest=name)
+
     def _carry_out(self, actions: list[Action]) -> None:
         """Prepare side by side, stop what is to stop, switch side by side."""
-        for action in actions:
-            if action.verb is not Verb.KEEP or action.problem is not None:
-                self._say("guest.planned", str(action), guest=action.guest, verb=action.verb)
         launches = [action for action in actions if action.verb in {Verb.START, Verb.REPLACE}]
         stops = [action for action in actions if action.verb is Verb.STOP]
         if launches or stops:
@@ -269,7 +277,9 @@ class Converger:
                 self._say("guest.unpinned", text, guest=action.guest)
             unready = desired.unready.get(action.guest)
             again.append(decide(action.guest, wanted, unready, known, Wish()))
-        self._carry_out([action for action in again if action.verb is not Verb.KEEP])
+        again = [action for action in again if action.verb is not Verb.KEEP]
+        self._say_plan(desired, again)
+        self._carry_out(again)
 
     # The end.
 
@@ -309,9 +319,8 @@ class Converger:
             return 0
         codes = [error.exit_code for error in problems.values()]
         code = 1 if 1 in codes else codes[0]
-        self._end(
-            code, f"not as it should be: {', '.join(sorted(problems))}", problems=sorted(problems)
-        )
+        told = "\n".join(str(error) for error in problems.values())
+        self._end(code, f"not as it should be: {told}", problems=sorted(problems))
         return code
 
     def _end(self, code: int, message: str, **fields: object) -> None:

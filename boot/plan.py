@@ -10,6 +10,8 @@ from mirage_hooks.boot.guest import Boot, Check, Restart, short
 from mirage_hooks.boot.manifest import Desired, DesiredState
 from mirage_hooks.boot.record import Generation, Intent, Phase
 
+_RETRY = "`mirage-hooks deploy` tries it again"
+
 
 class Verb(StrEnum):
     """What is done about a guest."""
@@ -197,16 +199,14 @@ def _after_failure(
 ) -> Action:
     """The desired state failed before: the last healthy one has its place meanwhile."""
     what = f"{short(desired.boot.image)} failed as generation {failed.number}: {failed.reason}"
-    problem = Error(f"{name}: {what}", "`mirage-hooks deploy` tries it again")
     healthy = known.last_healthy(other_than=desired.boot.digest)
     if healthy is None:
-        if known.live is None:
-            return Action(
-                Verb.SKIP, name, f"{what}; nothing healthy to go back to", problem=problem
-            )
-        healthy = known.live
+        verb = Verb.SKIP if known.live is None else Verb.KEEP
+        what = f"{what}; there is nothing healthy to go back to"
+        return Action(verb, name, what, problem=Error(f"{name}: {what}", _RETRY))
     action = _toward(name, known, Launch.of(healthy), healthy.provenance.path, wish)
     back = f"back to {short(healthy.boot.image)} of generation {healthy.number}"
+    problem = Error(f"{name}: {what}; {back}", _RETRY)
     if action.verb is Verb.KEEP:
         return Action(Verb.KEEP, name, f"{what}; {back} meanwhile", action.launch, problem)
     return Action(action.verb, name, f"roll back: {what}; {back}", action.launch, problem)

@@ -199,6 +199,8 @@ def judge(state: State, journal: Journal, generation: Generation) -> tuple[Verdi
     names: dict[str, object] = {"guest": generation.guest, "generation": generation.number}
     if not verdict.healthy:
         generation = state.save(generation.become(Phase.FAILED, reason=verdict.reason))
+        if not (left := monitor()).alive:
+            control.stop(left)  # or its restart policy would have it once we let go
         said = _console_tail(console)
         journal.event(
             "guest.unhealthy",

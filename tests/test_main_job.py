@@ -1,6 +1,6 @@
 """The main job, end to end: a pull replaces the guest, a broken image is rolled back."""
 
-from tests.conftest import Site
+from support import Site
 
 
 def test_a_pull_replaces_the_running_guest(deployed: Site) -> None:

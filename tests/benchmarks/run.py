@@ -1,0 +1,41 @@
+"""What mirage-hooks costs, as one table: a pull, downtime, the way to a first reply, memory.
+
+    python tests/benchmarks/run.py [--json FILE]
+
+Each figure is a difference from, or a ratio to, a baseline of the same run, measured in turn with
+it, so that what else the machine does hits both alike. Figures are medians of n samples. Exits
+with 1 where a budget is exceeded. Run it with a Python that has an ordinary install: an editable
+one starts slower.
+"""
+
+import argparse
+import signal
+import sys
+from pathlib import Path
+
+import downtime
+import first_reply
+import memory
+import unchanged
+from stage import stage
+from table import save, show
+
+
+def main() -> int:
+    """Measure all, print the table; return the exit code."""
+    parser = argparse.ArgumentParser(description="Measure what mirage-hooks costs.")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write every sample there, too")
+    options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # ends the guests on the way out
+    figures = []
+    with stage() as made:
+        for part in (unchanged, downtime, first_reply, memory):
+            figures += part.measure(made)
+    print(show(figures))
+    if options.json is not None:
+        save(figures, options.json)
+    return 1 if any(figure.over for figure in figures) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,166 @@
+"""What tests share: real repositories, real guests, and what a person would run."""
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from mirage_hooks.boot import survey
+from mirage_hooks.boot.control import MonitorState
+from mirage_hooks.boot.record import Generation, State
+
+GUESTS = Path(__file__).parent / "guests"
+COMMAND = Path(sys.executable).with_name("mirage-hooks")
+
+# Guests are native code: where the tests run as root, guests run as this user.
+USER = "nobody" if os.geteuid() == 0 else None
+
+
+def free_port() -> int:
+    """Return a TCP port that was free a moment ago, on loopback."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def run(*command: str | Path, cwd: Path, check: bool = True) -> subprocess.CompletedProcess[str]:
+    """Run a command; what it printed is in the result, and in the failure."""
+    done = subprocess.run(
+        command, cwd=cwd, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=90
+    )
+    if check and done.returncode != 0:
+        pytest.fail(f"{command} ended with {done.returncode}:\n{done.stdout}{done.stderr}")
+    return done
+
+
+def get(port: int, path: str = "/") -> str | None:
+    """Return what a guest on loopback answers, None where nothing does."""
+    try:
+        with socket.create_connection(("127.0.0.1", port), 2) as connection:
+            connection.sendall(f"GET {path} HTTP/1.0\r\n\r\n".encode())
+            data = b""
+            while chunk := connection.recv(4096):
+                data += chunk
+    except OSError:
+        return None
+    return data.decode().partition("\r\n\r\n")[2].strip()
+
+
+def wait_for(condition: Callable[[], object], seconds: float = 10.0) -> None:
+    """Wait until a condition holds; fail where it does not in time."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            pytest.fail(f"not within {seconds} s: {condition}")
+        time.sleep(0.01)
+
+
+@dataclass
+class Site:
+    """A deployment repository with one guest, `www`, and a clone of it on this host."""
+
+    upstream: Path
+    clone: Path
+    port: int
+    compiled: Callable[[str], Path]
+    args: list[str] = field(default_factory=list)
+    check: str | None = None
+    tables: str = ""
+    count: int = 0
+
+    @property
+    def state(self) -> State:
+        """The clone's state folder."""
+        return State(self.clone / ".git")
+
+    def manifest(self) -> str:
+        """Return the manifest that the fields describe."""
+        args = ["--ipv4=127.0.0.1/8", f"--port={self.port}", *self.args]
+        check = self.check or f'http = "http://127.0.0.1:{self.port}/"\nwithin = "5s"'
+        return (
+            f'[guest.www]\ntarget = "unix"\nimage = "unix/{{latest}}/www.unix"\nargs = {args!r}\n'
+            f"{self.tables}\n[guest.www.check]\n{check}\n"
+        )
+
+    def publish(self, page: str | None = None, image: bytes | None = None) -> str:
+        """Commit the manifest, and an image where one is given; return the commit."""
+        self.count += 1
+        (self.upstream / "mirage-hooks.toml").write_text(self.manifest())
+        if page is not None:
+            image = self.compiled(page).read_bytes()
+        if image is not None:
+            folder = self.upstream / "unix" / f"{self.count:040x}"
+            folder.mkdir(parents=True)
+            (folder / "www.unix").write_bytes(image)
+            (self.upstream / "unix" / "latest").write_text(f"{folder.name}\n")
+        return self.commit(f"publish {self.count}")
+
+    def commit(self, message: str) -> str:
+        """Commit whatever the upstream's work tree holds; return the commit."""
+        run("git", "add", "-A", cwd=self.upstream)
+        run("git", "commit", "-q", "--allow-empty", "-m", message, cwd=self.upstream)
+        return run("git", "rev-parse", "HEAD", cwd=self.upstream).stdout.strip()
+
+    def install(self, *options: str) -> subprocess.CompletedProcess[str]:
+        """Install mirage-hooks into the clone."""
+        user = ["--user", USER] if USER else []
+        return self.command("install", *user, *options)
+
+    def command(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        """Run the command line in the clone."""
+        return run(COMMAND, *arguments, cwd=self.clone, check=check)
+
+    def git(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        """Run git in the clone."""
+        return run("git", *arguments, cwd=self.clone, check=check)
+
+    def pull(self, *options: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        """Pull in the clone."""
+        return self.git("pull", *options, check=check)
+
+    def page(self) -> str | None:
+        """Return what the guest answers."""
+        return get(self.port)
+
+    def live(self, guest: str = "www") -> Generation | None:
+        """Return the generation that runs."""
+        return survey.look(self.state, guest).live
+
+    def monitor(self, guest: str = "www") -> MonitorState:
+        """Return what the monitor of the live generation says."""
+        live = self.live(guest)
+        assert live is not None
+        monitor = self.state.monitor_state(live)
+        assert monitor is not None
+        return monitor
+
+    def outcomes(self, guest: str = "www") -> list[str]:
+        """Return the phase of every generation, oldest first."""
+        return [str(generation.phase) for generation in self.state.generations(guest)]
+
+
+def monitors_of(state: State) -> list[MonitorState]:
+    """Return every monitor of a state folder that is alive, or whose guest is."""
+    found = []
+    for guest in state.guest_names():
+        for generation in state.generations(guest):
+            monitor = state.monitor_state(generation)
+            if monitor is not None and (monitor.monitor.alive or monitor.alive):
+                found.append(monitor)
+    return found
+
+
+def make_site(folder: Path, compiled: Callable[[str], Path]) -> Site:
+    """Make an upstream and a clone, with a first image published."""
+    site = Site(folder / "upstream", folder / "clone", free_port(), compiled)
+    run("git", "init", "-q", str(site.upstream), cwd=folder)
+    site.publish("one")
+    run("git", "clone", "-q", str(site.upstream), str(site.clone), cwd=folder)
+    return site
