@@ -30,7 +30,7 @@ from mirage_hooks.boot.guest import short
 from mirage_hooks.boot.host import Host
 from mirage_hooks.boot.journal import Journal
 from mirage_hooks.boot.manifest import DesiredState
-from mirage_hooks.boot.plan import Action, Known, Verb, Wish, decide, pin_holds, plan
+from mirage_hooks.boot.plan import Action, Known, Launch, Verb, Wish, decide, pin_holds, plan
 from mirage_hooks.boot.record import Intent, Phase, State
 from mirage_hooks.boot.repository import Repository, clean_environment
 from mirage_hooks.boot.store import Store
@@ -162,13 +162,14 @@ class Converger:
             name = action.guest
             if action.verb is not Verb.KEEP or action.problem or name in desired.unready:
                 self._say("guest.planned", str(action), guest=name, verb=action.verb)
-            if action.verb in {Verb.START, Verb.REPLACE} and name in desired.guests:
-                for notice in desired.guests[name].notices:
+            wanted = desired.guests.get(name)
+            if wanted is not None and action.boots and action.launch == Launch.of(wanted):
+                for notice in wanted.notices:
                     self._say("guest.notice", f"{name}: {notice}", guest=name)
 
     def _carry_out(self, actions: list[Action]) -> None:
         """Prepare side by side, stop what is to stop, switch side by side."""
-        launches = [action for action in actions if action.verb in {Verb.START, Verb.REPLACE}]
+        launches = [action for action in actions if action.boots]
         stops = [action for action in actions if action.verb is Verb.STOP]
         if launches or stops:
             settled.clear(self._state)
@@ -263,7 +264,7 @@ class Converger:
         """Roll back what did not come up healthy, and end pins that are over."""
         again = []
         for action in actions:
-            if action.launch is None or action.verb not in {Verb.START, Verb.REPLACE}:
+            if action.launch is None or not action.boots:
                 continue
             recover.recover_guest(self._state, self._journal, action.guest)
             known = survey.look(self._state, action.guest)

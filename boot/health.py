@@ -52,8 +52,10 @@ def examine(check: Check, subject: Subject) -> Verdict:
         # Asked after the probes: what answered may have been something else, and the guest dead.
         state = subject.state()
         now = time.monotonic()
-        if state.phase != "running" or not state.alive:
-            return Verdict(False, f"the guest {state.exit or 'ended'}", now - began)
+        if state.phase != "running" or not state.monitor.alive:
+            return Verdict(False, f"the guest {state.exit or 'lost its monitor'}", now - began)
+        if not state.alive:
+            missing = "the guest ended, and its monitor did not say how"
         if missing is None:
             return Verdict(True, _praise(check), now - began)
         if now >= deadline:

@@ -53,7 +53,7 @@ def explain_exit(status: int) -> tuple[str, int | None]:
     if status < 0:
         return f"killed by {signal.Signals(-status).name}", None
     meaning = {
-        2: "an uncaught exception; on unix sockets often a port in use",
+        2: "an uncaught exception, such as a port in use",
         63: "it was asked for its --help",
         64: "an argument it does not take",
         126: "the image cannot be executed",

@@ -19,6 +19,7 @@ class Verb(StrEnum):
     KEEP = "keep"
     START = "start"
     REPLACE = "replace"
+    ROLL_BACK = "roll back"
     STOP = "stop"
     SKIP = "skip"
 
@@ -49,6 +50,11 @@ class Action:
     reason: str
     launch: Launch | None = None
     problem: Error | None = None
+
+    @property
+    def boots(self) -> bool:
+        """Whether a new generation is booted."""
+        return self.verb in {Verb.START, Verb.REPLACE, Verb.ROLL_BACK}
 
     def __str__(self) -> str:
         return f"{self.guest}: {self.verb}: {self.reason}"
@@ -209,7 +215,7 @@ def _after_failure(
     problem = Error(f"{name}: {what}; {back}", _RETRY)
     if action.verb is Verb.KEEP:
         return Action(Verb.KEEP, name, f"{what}; {back} meanwhile", action.launch, problem)
-    return Action(action.verb, name, f"roll back: {what}; {back}", action.launch, problem)
+    return Action(Verb.ROLL_BACK, name, f"{what}; {back}", action.launch, problem)
 
 
 def _toward(

@@ -31,9 +31,16 @@
 #define PAGE "hello"
 #endif
 
+/* Compiled with -DBROKEN it fails as an image with a bug does: an uncaught exception at the start. */
+#ifdef BROKEN
+#define EXIT_CODE 2
+#else
+#define EXIT_CODE -1
+#endif
+
 static const char *hello = PAGE;
 static char address[64] = "0.0.0.0";
-static int port = 8080, delay_ms, crash_after_ms = -1, exit_code = -1, status = 200, chatter;
+static int port = 8080, delay_ms, crash_after_ms = -1, exit_code = EXIT_CODE, status = 200, chatter;
 
 static void say(const char *level, const char *text)
 {
@@ -145,7 +152,7 @@ int main(int argc, char **argv)
     if (delay_ms)
         usleep(delay_ms * 1000);
     if (exit_code >= 0) {
-        say("ERROR", "asked to exit");
+        say("ERROR", "Fatal error: exception Failure(\"asked to exit\")");
         exit(exit_code);
     }
     clock_gettime(CLOCK_MONOTONIC, &start);
