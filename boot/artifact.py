@@ -46,7 +46,7 @@ def locate(revision: Revision, template: str) -> Artifact:
         if _PLACE in component:
             pointer = "/".join([*parts, POINTER])
             if pointer not in pointers:
-                pointers[pointer] = _follow(revision, pointer)
+                pointers[pointer] = _follow(revision, pointer, tuple(pointers))
             name = component.replace(_PLACE, pointers[pointer])
         parts.append(name)
     path = "/".join(parts)
@@ -69,10 +69,10 @@ def check_template(template: str) -> str:
     return template
 
 
-def _follow(revision: Revision, pointer: str) -> str:
+def _follow(revision: Revision, pointer: str, before: tuple[str, ...]) -> str:
     blob = revision.find(pointer)
     if blob is None:
-        raise Missing(f"there is no pointer {pointer} yet", (pointer,))
+        raise Missing(f"there is no pointer {pointer} yet", (*before, pointer))
     text = blob.text(_POINTER_BYTES)
     value = text.removesuffix("\n").removesuffix("\r")
     if (
@@ -125,7 +125,7 @@ def difference(old: Boot, new: Boot, path: str, size: str) -> str:
         changes.append(f"user {old.user} -> {new.user}")
     if old.network != new.network:
         changes.append(f"network {_networks(old)} -> {_networks(new)}")
-    elif old.arguments != new.arguments:
+    if old.arguments != new.arguments:
         changes.append(f"arguments {_arguments(old)} -> {_arguments(new)}")
     if old.network == new.network:
         changes.append("network unchanged")

@@ -3,9 +3,12 @@
 Shared with the monitor, which stays in memory.
 """
 
+import contextlib
+import errno
 import os
 import time
 from collections import deque
+from itertools import accumulate
 
 # A line longer than this is cut in two: a guest that prints no newline must not fill the memory.
 LINE_BYTES = 4096
@@ -36,12 +39,11 @@ class ConsoleLog:
 
     def write(self, data: bytes) -> None:
         """Take what the guest printed. What the disk cannot take is dropped, and counted."""
-        *lines, self._pending = (self._pending + data).split(b"\n")
-        while len(self._pending) > LINE_BYTES:
-            lines.append(self._pending[:LINE_BYTES])
-            self._pending = self._pending[LINE_BYTES:]
-        if lines:
-            self._store(lines)
+        *ended, last = (self._pending + data).split(b"\n")
+        lines = [piece for line in ended for piece in _pieces(line)]
+        *cut, self._pending = _pieces(last)
+        if lines or cut:
+            self._store([*lines, *cut])
 
     def flush(self) -> None:
         """Take a last line that no newline ended."""
@@ -56,31 +58,52 @@ class ConsoleLog:
 
     def _store(self, lines: list[bytes]) -> None:
         now = time.time()
-        stamp = (
-            time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now)) + f".{int(now % 1 * 1000):03d}Z"
-        )
+        date = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now)) + f".{int(now % 1 * 1000):03d}Z"
         if self._unreported:
-            lines = [b"[mirage-hooks: %d bytes were dropped here]" % self._unreported, *lines]
-        text = "".join(
-            f"{stamp} {harmless(line.decode(errors='backslashreplace').rstrip(chr(13)))}\n"
-            for line in lines
-        )
+            note = b"[mirage-hooks: %d bytes were dropped here]" % self._unreported
+            if self._append([_row(date, note)]) == 0:
+                self._unreported = 0
+        lost = self._append([_row(date, line) for line in lines])
+        if lost:
+            dropped = sum(len(line) + 1 for line in lines[-lost:])
+            self._unreported += dropped
+            self.dropped += dropped
+
+    def _append(self, rows: list[bytes]) -> int:
+        """Append rows, as many at once as fit into half the limit; return how many were lost."""
+        left = rows
+        with contextlib.suppress(OSError):
+            while left:
+                left = left[self._append_some(left) :]
+        return len(left)
+
+    def _append_some(self, rows: list[bytes]) -> int:
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
+        descriptor = os.open(self._path, flags, 0o600)
         try:
-            descriptor = os.open(
-                self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600
-            )
-            try:
-                os.write(descriptor, text.encode())
-                if os.fstat(descriptor).st_size > self._half:
-                    os.rename(self._path, self._path + ".1")
-            finally:
-                os.close(descriptor)
-        except OSError:
-            lost = sum(len(line) + 1 for line in lines)
-            self._unreported += lost
-            self.dropped += lost
-        else:
-            self._unreported = 0
+            size = os.fstat(descriptor).st_size
+            ends = accumulate((len(row) for row in rows), initial=size)
+            fitting = sum(end <= self._half for end in ends) - 1
+            if fitting < 1 and size:
+                os.rename(self._path, self._path + ".1")
+                return 0
+            data = b"".join(rows[: max(fitting, 1)])
+            if os.write(descriptor, data) < len(data):
+                os.ftruncate(descriptor, size)
+                raise OSError(errno.ENOSPC, "the disk took a part only")
+            return max(fitting, 1)
+        finally:
+            os.close(descriptor)
+
+
+def _pieces(line: bytes) -> list[bytes]:
+    """Return a line cut to pieces that are not too long, one at the least."""
+    return [line[at : at + LINE_BYTES] for at in range(0, len(line), LINE_BYTES)] or [b""]
+
+
+def _row(date: str, line: bytes) -> bytes:
+    text = line.removesuffix(b"\r").decode(errors="backslashreplace")
+    return f"{date} {harmless(text)}\n".encode()
 
 
 def tail(path: str, lines: int) -> list[str]:

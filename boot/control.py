@@ -99,6 +99,14 @@ def state_from(raw: Mapping[str, object]) -> MonitorState:
     return MonitorState(**values)  # type: ignore[arg-type]
 
 
+def policy_from(raw: Mapping[str, object]) -> RestartPolicy:
+    """Return a policy from what JSON made of it. Raises TypeError, ValueError for none."""
+    policy = RestartPolicy(**raw)  # type: ignore[arg-type]
+    if policy.on not in {"never", "failure", "always"}:
+        raise ValueError(f"no restart policy: {policy.on!r}")
+    return RestartPolicy(policy.on, int(policy.limit), float(policy.window))
+
+
 def state_to(state: MonitorState) -> dict[str, object]:
     """Return a state as JSON takes it."""
     return asdict(state)

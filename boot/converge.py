@@ -299,15 +299,17 @@ class Converger:
             ):
                 self._state.set_intent(name, None)
         final = plan(desired, known, Wish(allow_empty=True))
-        problems = dict(self._faults)
+        problems, left = dict(self._faults), {}
         for action in final:
             if action.problem is not None:
                 problems.setdefault(action.guest, action.problem)
             elif action.verb not in {Verb.KEEP, Verb.SKIP}:
-                problems.setdefault(
-                    action.guest, Error(f"{action.guest}: still to do: {action.verb}")
-                )
-        if not problems:
+                left[action.guest] = Error(f"{action.guest}: still to do: {action.reason}")
+        if self._request.verb == "reboot":
+            self._say_left(left)
+        else:
+            problems = {**left, **problems}
+        if not problems and not left:
             settled.write(
                 self._state,
                 self._repository,
@@ -316,6 +318,7 @@ class Converger:
                 desired.revision,
                 host_text,
             )
+        if not problems:
             self._end(0, _summary(final))
             return 0
         codes = [error.exit_code for error in problems.values()]
@@ -323,6 +326,12 @@ class Converger:
         told = "\n".join(str(error) for error in problems.values())
         self._end(code, f"not as it should be: {told}", problems=sorted(problems))
         return code
+
+    def _say_left(self, left: dict[str, Error]) -> None:
+        """A reboot boots what ran: that the repository asks for something else is worth a word."""
+        for name, error in left.items():
+            text = f"{error.message}; `mirage-hooks deploy` does it"
+            self._say("guest.notice", text, guest=name)
 
     def _end(self, code: int, message: str, **fields: object) -> None:
         self._say("converge.finished", message, exit_code=code, **fields)

@@ -2,9 +2,13 @@
 
 from typing import ClassVar
 
+from mirage_hooks.boot.console import harmless
+
 
 class Error(Exception):
     """A failure a user can understand: what and where in `message`, how to mend it in `hint`.
+
+    Names from a repository may stand in both: their control characters are made visible.
 
     `exit_code` is what a command ends with; docs/reference.md lists them.
     """
@@ -13,8 +17,8 @@ class Error(Exception):
 
     def __init__(self, message: str, hint: str = "") -> None:
         super().__init__(message)
-        self.message = message
-        self.hint = hint
+        self.message = harmless(message)
+        self.hint = harmless(hint)
 
     def __str__(self) -> str:
         return f"{self.message}\n  {self.hint}" if self.hint else self.message

@@ -4,6 +4,7 @@ import hashlib
 import re
 from ipaddress import IPv4Interface, IPv6Interface, ip_address, ip_interface
 from typing import Literal
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -12,7 +13,7 @@ from mirage_hooks.boot.control import RestartPolicy
 Target = Literal["unix", "hvt", "spt", "virtio", "xen"]
 
 NAME = re.compile(r"[A-Za-z][-A-Za-z0-9_.]*\Z")
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)\Z")
+_DURATION = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)(ms|s|m|h)\Z")
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 # The logical network of the host's own sockets: MirageOS's socket stack, on the unix target.
@@ -53,6 +54,8 @@ class NetworkConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omi
         if self.gateway is not None and self.interface is None:
             raise ValueError("a gateway needs an address")
         if self.interface is not None:
+            if "%" in str(self.address):
+                raise ValueError(f"address {self.address!r} has a zone, which no guest takes")
             if "/" not in (self.address or ""):
                 raise ValueError(
                     f"address {self.address!r} has no prefix: write it like '10.0.0.2/24'"
@@ -66,7 +69,7 @@ class NetworkConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omi
     def mode(self) -> str:
         """How the device gets its address, in a word, or the address itself."""
         if self.address is not None:
-            return self.address
+            return f"{self.address} via {self.gateway}" if self.gateway else self.address
         return "dhcp" if self.dhcp else "baked" if self.baked else "no address"
 
     @property
@@ -95,12 +98,12 @@ class Check(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
             raise ValueError(f"alive ({self.alive}) has to be at most within ({self.within})")
         if self.tcp is not None:
             split_address(self.tcp)
-        if self.http is not None and not re.match(r"https?://[^/\s]+", self.http):
-            raise ValueError(f"http {self.http!r} is no address: write it like 'http://10.0.0.2/'")
+        if self.http is not None:
+            split_url(self.http)
         if self.console is not None:
             try:
                 re.compile(self.console)
-            except re.error as error:
+            except (re.error, OverflowError, RecursionError) as error:
                 raise ValueError(
                     f"console {self.console!r} is no regular expression: {error}"
                 ) from None
@@ -116,9 +119,31 @@ class Check(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
 def split_address(address: str) -> tuple[str, int]:
     """Return ("10.0.0.2", 80) for "10.0.0.2:80"; IPv6 is in brackets. Raises ValueError."""
     host, _, port = address.rpartition(":")
-    if not host or not port.isdecimal() or not 0 < int(port) < 65536:
+    host = host.removeprefix("[").removesuffix("]")
+    if not _is_host(host) or not re.fullmatch("[0-9]{1,5}", port) or not 0 < int(port) < 65536:
         raise ValueError(f"{address!r} is no address: write it like '10.0.0.2:80' or '[::1]:80'")
-    return host.removeprefix("[").removesuffix("]"), int(port)
+    return host, int(port)
+
+
+def split_url(url: str) -> tuple[str, int]:
+    """Return the host and the port that an http or https URL leads to. Raises ValueError."""
+    message = f"{url!r} is no address: write it like 'http://10.0.0.2/'"
+    try:
+        parts = urlsplit(url)
+        port = parts.port or {"http": 80, "https": 443}[parts.scheme]
+    except (ValueError, KeyError):
+        raise ValueError(message) from None
+    if not parts.hostname or not _is_host(parts.hostname) or not re.fullmatch("[!-~]+", url):
+        raise ValueError(message)
+    return parts.hostname, port
+
+
+def _is_host(host: str) -> bool:
+    """Whether a resolver would take it: Python raises UnicodeError for one it cannot encode."""
+    try:
+        return bool(host.encode("idna")) and host.isprintable()
+    except UnicodeError:
+        return False
 
 
 class Restart(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):

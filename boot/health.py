@@ -1,9 +1,11 @@
 """Checks: is the generation that was fired healthy?"""
 
+import contextlib
 import http.client
 import re
 import socket
 import ssl
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,10 +13,11 @@ from urllib.parse import urlsplit
 
 from mirage_hooks.boot import console, network
 from mirage_hooks.boot.control import MonitorState
-from mirage_hooks.boot.guest import Check, seconds, split_address
+from mirage_hooks.boot.guest import Check, seconds, split_address, split_url
 
 # One try of a check takes no longer, seconds; `within` bounds them all together.
 _TRY_SECONDS = 2.0
+_TRY_LEAST = 0.05
 _FIRST_PAUSE = 0.005
 
 
@@ -37,7 +40,8 @@ class Subject:
 
 
 # A probe returns what is still missing, None once it is satisfied.
-_Probe = Callable[[MonitorState], str | None]
+# The second argument is how long one try may take, in seconds.
+_Probe = Callable[[MonitorState, float], str | None]
 
 
 def examine(check: Check, subject: Subject) -> Verdict:
@@ -48,7 +52,8 @@ def examine(check: Check, subject: Subject) -> Verdict:
     pause = _FIRST_PAUSE
     while True:
         state = subject.state()
-        missing = next((reason for probe in probes if (reason := probe(state))), None)
+        left = max(_TRY_LEAST, min(_TRY_SECONDS, deadline - time.monotonic()))
+        missing = next((reason for probe in probes if (reason := probe(state, left))), None)
         # Asked after the probes: what answered may have been something else, and the guest dead.
         state = subject.state()
         now = time.monotonic()
@@ -78,19 +83,18 @@ def _praise(check: Check) -> str:
 def _probes(check: Check, subject: Subject) -> list[_Probe]:
     probes: list[_Probe] = []
     if check.alive_seconds:
-        probes.append(lambda state: _alive(state, check.alive_seconds))
-    if check.tcp is not None:
-        host, port = split_address(check.tcp)
-        probes.append(lambda state: _tcp(host, port) or _foreign(state, port, subject.ports))
-    if check.http is not None:
-        url = urlsplit(check.http)
-        port_used = url.port or (443 if url.scheme == "https" else 80)
-        probes.append(
-            lambda state: _http(check.http or "") or _foreign(state, port_used, subject.ports)
-        )
+        probes.append(lambda state, _: _alive(state, check.alive_seconds))
+    if (tcp := check.tcp) is not None:
+        address = split_address(tcp)
+        probes.append(lambda _, left: _tcp(*address, left))
+        probes.append(lambda state, _: _foreign(state, address[1], subject.ports))
+    if (url := check.http) is not None:
+        _, port = split_url(url)
+        probes.append(lambda _, left: _http(url, left))
+        probes.append(lambda state, _: _foreign(state, port, subject.ports))
     if check.console is not None:
         pattern = re.compile(check.console)
-        probes.append(lambda _: _console(subject.console, pattern))
+        probes.append(lambda _, __: _console(subject.console, pattern))
     return probes
 
 
@@ -100,25 +104,26 @@ def _alive(state: MonitorState, wanted: float) -> str | None:
     return f"not alive for {wanted:g} s"
 
 
-def _tcp(host: str, port: int) -> str | None:
+def _tcp(host: str, port: int, left: float) -> str | None:
     try:
-        socket.create_connection((host, port), _TRY_SECONDS).close()
+        socket.create_connection((host, port), left).close()
     except OSError as error:
         return f"no connection to {host}:{port} ({error.strerror or error})"
     return None
 
 
-def _http(url: str) -> str | None:
+def _http(url: str, left: float) -> str | None:
     """Ask for a page; a certificate is not verified: it is the guest that is asked about."""
     parts = urlsplit(url)
     connection: http.client.HTTPConnection
     if parts.scheme == "https":
         context = ssl._create_unverified_context()  # noqa: S323
-        connection = http.client.HTTPSConnection(
-            parts.netloc, timeout=_TRY_SECONDS, context=context
-        )
+        connection = http.client.HTTPSConnection(parts.netloc, timeout=left, context=context)
     else:
-        connection = http.client.HTTPConnection(parts.netloc, timeout=_TRY_SECONDS)
+        connection = http.client.HTTPConnection(parts.netloc, timeout=left)
+    # A socket's timeout is for each read: a server that drips would never come to an end.
+    cut = threading.Timer(left, _cut, [connection])
+    cut.start()
     try:
         target = parts.path or "/"
         connection.request("GET", f"{target}?{parts.query}" if parts.query else target)
@@ -126,8 +131,14 @@ def _http(url: str) -> str | None:
     except (OSError, http.client.HTTPException) as error:
         return f"no answer from {url} ({getattr(error, 'strerror', None) or error})"
     finally:
+        cut.cancel()
         connection.close()
     return None if status < 400 else f"{url} answered {status}, and nothing better"
+
+
+def _cut(connection: http.client.HTTPConnection) -> None:
+    with contextlib.suppress(OSError, AttributeError):  # it may have closed itself meanwhile
+        connection.sock.shutdown(socket.SHUT_RDWR)
 
 
 def _foreign(state: MonitorState, port: int, ports: tuple[int, ...]) -> str | None:

@@ -1,5 +1,6 @@
 """The host file: what this host lets the repository touch. Never read from a commit."""
 
+import re
 from pathlib import Path
 
 import msgspec
@@ -9,6 +10,9 @@ from mirage_hooks.boot.errors import ConfigError, HostError, RepositoryError
 from mirage_hooks.boot.guest import Target
 
 NAME = "host.toml"
+
+# git-check-ref-format(1): `main~1` would be read as a revision, not as a branch.
+_NO_BRANCH = re.compile(r"[\0- ~^:?*\[\\\x7f]|\.\.|@\{|//|^[-/.]|[/.]$")
 
 
 class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -28,7 +32,10 @@ class Host(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     guest: dict[str, dict[str, object]] = {}
 
     def __post_init__(self) -> None:
-        if not self.branch or self.branch.startswith("-") or not self.branch.isprintable():
+        # What git-check-ref-format(1) refuses: `main~1` would be read as a revision, not a branch.
+        if not self.branch or re.search(
+            r"[\0- ~^:?*\[\\\x7f]|\.\.|@\{|//|^[-/.]|[/.]$", self.branch
+        ):
             raise ValueError(f"branch {self.branch!r} is no branch")
 
 
@@ -38,6 +45,8 @@ def load(path: Path) -> tuple[Host, bytes]:
     Raises ConfigError; RepositoryError where mirage-hooks is not installed.
     """
     try:
+        if path.stat().st_mode & 0o022:
+            raise HostError(f"{path} may be written by others", f"run: chmod 600 '{path}'")
         data = path.read_bytes()
         text = data.decode()
     except (FileNotFoundError, NotADirectoryError):

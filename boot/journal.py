@@ -17,7 +17,7 @@ ROTATE_BYTES = 4 * 1024 * 1024
 
 def append(path: str, event: dict[str, object]) -> None:
     """Append one event. A full disk loses the event, never the deploy."""
-    line = json.dumps(event, ensure_ascii=False).encode() + b"\n"
+    line = encode(event).encode() + b"\n"
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
@@ -28,18 +28,29 @@ def append(path: str, event: dict[str, object]) -> None:
         print(f"event not logged: {error}: {line.decode().rstrip()}", file=sys.stderr)
 
 
+def encode(event: dict[str, object]) -> str:
+    """Return an event as a line of text; a file name that is no UTF-8 stands in it escaped."""
+    text = json.dumps(event, ensure_ascii=False)
+    return text.encode(errors="backslashreplace").decode()
+
+
 def make_event(name: str, converge: str, message: str, **fields: object) -> dict[str, object]:
     """Return an event: its time (seconds since the epoch), its converge, its sentence."""
     return {"time": time.time(), "event": name, "converge": converge, "message": message, **fields}
 
 
 def rotate(path: str) -> None:
-    """Set a log that has grown too large aside."""
+    """Set a log that has grown too large aside; end a last line that a crash cut short."""
     try:
-        if os.stat(path).st_size > ROTATE_BYTES:
+        with open(path, "rb+", buffering=0) as file:
+            size = file.seek(0, os.SEEK_END)
+            if size and os.pread(file.fileno(), 1, size - 1) != b"\n":
+                file.write(b"\n")
+        if size > ROTATE_BYTES:
             os.rename(path, path + ".1")
-    except FileNotFoundError:
-        pass
+    except OSError as error:
+        if not isinstance(error, FileNotFoundError):
+            print(f"event log not rotated: {error}", file=sys.stderr)
 
 
 def read(path: str) -> Iterator[dict[str, object]]:
@@ -77,4 +88,4 @@ class Journal:
         event = make_event(name, self.converge, message, **fields)
         append(self._path, event)
         with self._lock:  # guests are switched side by side
-            self._follower(json.dumps(event, ensure_ascii=False))
+            self._follower(encode(event))

@@ -35,8 +35,10 @@ def hold(path: Path, reason: str, waiting: Callable[[str], None]) -> Iterator[No
         }
         os.truncate(descriptor, 0)
         os.pwrite(descriptor, json.dumps(owner).encode(), 0)
-        yield
-        os.truncate(descriptor, 0)
+        try:
+            yield
+        finally:
+            os.truncate(descriptor, 0)
     finally:
         os.close(descriptor)
 

@@ -17,6 +17,8 @@ _MANIFEST_BYTES = 1 << 20
 
 # What only the host may say of a guest.
 _HOST_KEYS = frozenset({"user"})
+# What makes a guest of the host's own.
+_WHOLE = frozenset({"target", "image"})
 
 
 @dataclass(frozen=True)
@@ -62,9 +64,13 @@ def read_guests(revision: Revision, bound: Host) -> dict[str, Guest]:
             )
     guests = {}
     for name in {**described, **bound.guest}:
-        table = {**_as_table(described.get(name, {})), **bound.guest.get(name, {})}
-        where = source if name in described else host.NAME
-        guests[name] = _bind(name, table, where, bound)
+        ours = bound.guest.get(name, {})
+        if name not in described and blob is not None and not set(ours) >= _WHOLE:
+            continue  # the host's word on a guest that the manifest no longer has
+        table = {**_as_table(described.get(name, {})), **ours}
+        if name in described and ours:
+            _convert(name, _as_table(described[name]), source, bound)
+        guests[name] = _bind(name, table, host.NAME if ours else source, bound)
     _refuse_shared_addresses(guests)
     return guests
 
@@ -95,19 +101,28 @@ def _as_table(value: object) -> dict[str, object]:
     return value if isinstance(value, dict) else {}
 
 
-def _bind(name: str, table: dict[str, object], source: str, bound: Host) -> Guest:
-    where = f"guest {name!r}" if not name.isprintable() else f"guest {name}"
+def _convert(name: str, table: dict[str, object], source: str, bound: Host) -> Guest:
+    """Return a table as a guest, in itself sound. Raises ConfigError."""
+    where = f"guest {name}"
     try:
         check_name(name)
     except ValueError as error:
         raise ConfigError(f"{source}: {error}") from None
+    if "name" in table:
+        raise ConfigError(f"{source}: {where}: unknown key 'name'")
     networks = {
         device: tables.convert(config, NetworkConfig, source, f"{where}: network {device}")
         for device, config in tables.take_table(table, "network", source, where).items()
     }
-    guest = tables.convert(
+    return tables.convert(
         {"user": bound.user, **table, "name": name, "network": networks}, Guest, source, where
     )
+
+
+def _bind(name: str, table: dict[str, object], source: str, bound: Host) -> Guest:
+    """Return a table as a guest that this host can and may run. Raises ConfigError."""
+    guest = _convert(name, table, source, bound)
+    where = f"guest {name}"
     try:
         artifact.check_template(guest.image)
         if guest.memory > bound.limits.memory:
@@ -131,8 +146,10 @@ def _bind(name: str, table: dict[str, object], source: str, bound: Host) -> Gues
 def _check_user(user: str) -> None:
     try:
         account = pwd.getpwnam(user)
-    except KeyError:
+    except (KeyError, ValueError):
         raise ConfigError(f"user {user!r} does not exist on this host") from None
+    if account.pw_uid == 0:
+        raise ConfigError(f"user {user!r} is root, who runs no guest")
     if os.geteuid() not in {0, account.pw_uid}:
         raise ConfigError(f"user {user!r} can be given only where root runs the guests")
 

@@ -30,7 +30,7 @@ from daemon import DaemonContext
 
 from mirage_hooks.boot import control, journal
 from mirage_hooks.boot.console import ConsoleLog
-from mirage_hooks.boot.control import MonitorState, Orders, RestartPolicy
+from mirage_hooks.boot.control import MonitorState, Orders
 from mirage_hooks.boot.process import identify
 
 _LIBC = CDLL(None, use_errno=True)
@@ -51,7 +51,10 @@ def explain_exit(status: int) -> tuple[str, int | None]:
     `status` is as os.waitstatus_to_exitcode gives it. The meanings are MirageOS's.
     """
     if status < 0:
-        return f"killed by {signal.Signals(-status).name}", None
+        try:
+            return f"killed by {signal.Signals(-status).name}", None
+        except ValueError:  # a real-time signal
+            return f"killed by signal {-status}", None
     meaning = {
         2: "an uncaught exception, such as a port in use",
         63: "it was asked for its --help",
@@ -317,7 +320,9 @@ class Monitor:
     def _ends_within(self, seconds: float) -> bool:
         """Wait for the tender's end, draining its console meanwhile; return whether it came."""
         deadline = time.monotonic() + seconds
-        watched = [self._pidfd, self._output]
+        watched = [self._pidfd]
+        if self._output in self._selector.get_map():  # a guest may have closed its console
+            watched.append(self._output)
         while (left := deadline - time.monotonic()) > 0:
             ready, _, _ = select.select(watched, [], [], left)
             if self._pidfd in ready:
@@ -338,6 +343,7 @@ class Monitor:
 
     def _on_connection(self, listener: socket.socket) -> None:
         connection, _ = listener.accept()
+        connection.setblocking(False)  # who does not read is hung up on, and stalls no guest
         self._buffers[connection] = b""
         self._selector.register(connection, selectors.EVENT_READ, self._on_request)
 
@@ -362,12 +368,17 @@ class Monitor:
             case {"do": "stop"}:
                 self._stop()
             case {"do": "restart", "policy": dict(policy)}:
-                self._restart = RestartPolicy(**policy)
+                # One of another version, or of nobody's making, is not taken: the guest goes on.
+                with contextlib.suppress(TypeError, ValueError):
+                    self._restart = control.policy_from(policy)
         self._answer(connection)
 
     def _answer(self, connection: socket.socket) -> None:
-        with contextlib.suppress(OSError):
+        try:
             connection.sendall(control.encode(control.state_to(self.state)))
+        except OSError:
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
 
     def _hang_up(self, connection: socket.socket) -> None:
         self._selector.unregister(connection)
@@ -401,6 +412,8 @@ def main() -> None:
     folder, descriptor = sys.argv[1], int(sys.argv[2])
     orders = control.read_orders(folder)
     controller = socket.socket(fileno=descriptor)
+    # It came by inheritance, and must not go on to the guest.
+    controller.set_inheritable(False)
     log = open(os.path.join(folder, "monitor.log"), "a", encoding="utf-8", buffering=1)  # noqa: SIM115
     with DaemonContext(
         detach_process=True,
@@ -411,6 +424,9 @@ def main() -> None:
         signal_map={},
     ):
         Monitor(folder, orders, controller).run()
+        # Python's own way out costs milliseconds of a processor that the next guest boots on.
+        log.flush()
+        os._exit(0)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ import psutil
 from mirage_hooks.boot.guest import Boot
 
 # Unikernels name their own ports; these keys are the custom (--port, --http-port, --https-port).
-_PORT = re.compile(r"--(?:[a-z0-9]+-)*port=(\d+)\Z")
+_PORT = re.compile(r"--(?:[a-z0-9]+-)*port=([0-9]{1,5})\Z")
 _ADDRESS = re.compile(r"--ipv[46]=(\S+)\Z")
 
 
@@ -98,9 +98,8 @@ def _endpoint(address: str, port: int) -> Endpoint:
 
 def endpoints(arguments: tuple[str, ...]) -> list[Endpoint]:
     """Return the host's addresses that a socket-stack guest with these arguments listens on."""
-    interface = _interface(arguments)
-    address = str(interface.ip) if interface else ""
-    return [_endpoint(address, port) for port in ports(arguments)]
+    found = [str(interface.ip) for arg in arguments if (interface := _interface((arg,)))]
+    return [_endpoint(address, port) for port in ports(arguments) for address in found or [""]]
 
 
 def shared(guests: Mapping[str, Iterable[Endpoint]]) -> tuple[str, str, Endpoint] | None:

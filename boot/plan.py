@@ -65,12 +65,14 @@ class Known:
     """What is recorded and really alive of one guest.
 
     `live` is the generation whose guest runs, or is about to be restarted by its monitor.
-    `given_up` says why the monitor of the current generation ended by itself, where it did.
+    `given_up` says how the guest of the current generation ended for good, by its restart policy,
+    where it did; `ended_well` whether that was its own success.
     """
 
     generations: tuple[Generation, ...] = ()
     live: Generation | None = None
     given_up: str | None = None
+    ended_well: bool = False
     intent: Intent | None = None
 
     def verdict(self, digest: str) -> Generation | None:
@@ -115,7 +117,8 @@ class Known:
 class Wish:
     """What the operator asked for beside what the repository says.
 
-    `reboot` names guests to boot again as they are; `retry` tries what failed or was given up.
+    `reboot` names guests to boot again as they are, and nothing else is done then; `retry` tries
+    what failed or was given up.
     """
 
     reboot: frozenset[str] = field(default_factory=frozenset)
@@ -144,6 +147,7 @@ def plan(desired: DesiredState, known: Mapping[str, Known], wish: Wish) -> list[
         )
         for name in names
         if name in desired.names or known[name].live is not None
+        if not wish.reboot or name in wish.reboot
     ]
 
 
@@ -156,6 +160,8 @@ def decide(
         if known.live is not None:
             return Action(Verb.STOP, name, "held by hand")
         return Action(Verb.SKIP, name, f"held by hand: `mirage-hooks start {name}` ends that")
+    if name in wish.reboot and (current := known.live or known.last) is not None:
+        return _reboot(name, known, current, desired)
     if desired is None and unready is None:
         return Action(Verb.STOP, name, "no longer in the manifest")
     if intent is not None and pin_holds(intent, desired):
@@ -193,11 +199,12 @@ def _without_image(name: str, known: Known, unready: Error, wish: Wish) -> Actio
     problem = None if isinstance(unready, Missing) else unready
     if known.last is None:
         return Action(Verb.SKIP, name, unready.message, problem=problem)
-    if known.live is not None and name not in wish.reboot:
+    if known.live is not None and known.live.phase is not Phase.FAILED:
         reason = f"{unready.message}; generation {known.live.number} goes on running"
         return Action(Verb.KEEP, name, reason, problem=problem)
     action = _toward(name, known, Launch.of(known.last), known.last.provenance.path, wish)
-    return Action(action.verb, name, f"{unready.message}; {action.reason}", action.launch, problem)
+    reason = f"{unready.message}; {action.reason}"
+    return Action(action.verb, name, reason, action.launch, problem or action.problem)
 
 
 def _after_failure(
@@ -215,7 +222,22 @@ def _after_failure(
     problem = Error(f"{name}: {what}; {back}", _RETRY)
     if action.verb is Verb.KEEP:
         return Action(Verb.KEEP, name, f"{what}; {back} meanwhile", action.launch, problem)
+    if not action.boots:
+        reason = f"{what}; {back}: {action.reason}"
+        return Action(action.verb, name, reason, problem=Error(f"{name}: {reason}", _RETRY))
     return Action(Verb.ROLL_BACK, name, f"{what}; {back}", action.launch, problem)
+
+
+def _reboot(name: str, known: Known, current: Generation, desired: Desired | None) -> Action:
+    """The current state once more, whatever the repository asks for by now."""
+    same = desired is not None and desired.boot.digest == current.digest
+    launch = Launch.of(desired if desired is not None and same else current)
+    verb = Verb.START if known.live is None else Verb.REPLACE
+    return Action(verb, name, f"reboot by hand; {_image(launch, launch.provenance.path)}", launch)
+
+
+def _image(launch: Launch, path: str) -> str:
+    return f"image {path} {short(launch.boot.image)} ({launch.provenance.describe()})"
 
 
 def _toward(
@@ -223,23 +245,21 @@ def _toward(
 ) -> Action:
     """The way from what is alive to a state that is to run."""
     path = template.replace("{latest}", "…")
-    image = f"image {path} {short(launch.boot.image)} ({launch.provenance.describe()})"
+    image = _image(launch, path)
     prefix = f"{why}: " if why else ""
     live = known.live
     if live is None:
-        newest = known.generations[-1] if known.generations else None
-        if newest is None:
+        if not known.generations:
             return Action(Verb.START, name, f"{prefix}first boot of {image}", launch)
-        by_itself = newest.digest == launch.boot.digest and known.given_up is not None
-        if by_itself and not wish.retry and name not in wish.reboot:
+        the_same = known.last is not None and known.last.digest == launch.boot.digest
+        if the_same and known.given_up is not None and not wish.retry:
             reason = f"{prefix}{known.given_up}; `mirage-hooks reboot {name}` boots it again"
-            return Action(Verb.SKIP, name, reason, problem=Error(f"{name}: {known.given_up}"))
+            problem = None if known.ended_well else Error(f"{name}: {known.given_up}")
+            return Action(Verb.SKIP, name, reason, problem=problem)
         return Action(Verb.START, name, f"{prefix}it is not running; {image}", launch)
     if live.digest != launch.boot.digest:
         words = difference(live.boot, launch.boot, path, launch.provenance.describe())
         return Action(Verb.REPLACE, name, prefix + words, launch)
-    if name in wish.reboot:
-        return Action(Verb.REPLACE, name, f"{prefix}reboot by hand; {image}", Launch.of(live))
     if live.phase is Phase.FAILED and wish.retry:
         return Action(
             Verb.REPLACE, name, f"{prefix}tried again after {live.reason}; {image}", launch

@@ -52,7 +52,10 @@ class ProcessId:
             return True
         try:
             if self.alive:
-                select.select([descriptor], [], [], seconds)
+                # Not select: it takes no descriptor from 1024 on.
+                poll = select.poll()
+                poll.register(descriptor, select.POLLIN)
+                poll.poll(seconds * 1000)
             return not self.alive
         finally:
             os.close(descriptor)

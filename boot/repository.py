@@ -1,8 +1,10 @@
 """The deployment repository, through git's objects: never through the work tree."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
 from typing import IO, Any
 
@@ -39,19 +41,32 @@ class Blob:
     path: str
     oid: str
     size: int
-    _object: git.Blob
+    _git: git.Git
 
-    def open(self) -> IO[bytes]:
-        """Return its bytes as a stream; only `read` is to be expected of it."""
-        stream: IO[bytes] = self._object.data_stream
-        return stream
+    @contextmanager
+    def open(self) -> Iterator[BufferedReader]:
+        """Give its bytes as a stream. Raises RepositoryError where git cannot read them whole.
+
+        From a process of its own: GitPython's shared one would be left in the midst of a blob by a
+        reader who has seen enough of it.
+        """
+        process = self._git.cat_file("blob", self.oid, as_process=True)
+        try:
+            yield process.stdout
+            process.wait()
+        except GitCommandError as error:
+            raise _unreadable(self.path, error) from None
+        finally:
+            process.stdout.close()
+            process._terminate()  # for a reader who has seen enough
 
     def text(self, limit: int) -> str:
         """Return its text. Raises RepositoryError where it is too long or no UTF-8."""
         if self.size > limit:
             raise RepositoryError(f"{self.path} has {self.size} bytes, more than {limit}")
         try:
-            return self.open().read().decode()
+            with self.open() as stream:
+                return stream.read().decode()
         except UnicodeDecodeError:
             raise RepositoryError(f"{self.path} is not UTF-8 text") from None
 
@@ -74,12 +89,17 @@ class Revision:
                 here = here.join(name)
             except KeyError:
                 return None
+            except (ValueError, BadObject, GitError, OSError) as error:
+                raise _unreadable("/".join(parts[:depth]), error) from None
             kind = here.mode & 0o170000
             if depth < len(parts) and kind == 0o100000:
                 return None
             if kind in _KINDS and (depth == len(parts) or kind != 0o040000):
                 raise RepositoryError(f"{'/'.join(parts[:depth])} is {_KINDS[kind]}, no file")
-        return Blob(path, here.hexsha, here.size, here)
+        try:
+            return Blob(path, here.hexsha, here.size, here.repo.git)
+        except (ValueError, BadObject, GitError, OSError) as error:
+            raise _unreadable(path, error) from None
 
 
 class Repository:
@@ -88,7 +108,7 @@ class Repository:
     def __init__(self, path: str | os.PathLike[str]) -> None:
         """Open the repository that `path` is in. Raises RepositoryError."""
         try:
-            self.git = git.Repo(path, search_parent_directories=True)
+            self.git = git.Repo(path, search_parent_directories=True, expand_vars=False)
         except (InvalidGitRepositoryError, NoSuchPathError):
             raise RepositoryError(
                 f"{os.fspath(path)} is not in a git repository",
@@ -141,6 +161,10 @@ class Repository:
             return (Path(self.git.git_dir) / "FETCH_HEAD").stat().st_mtime
         except FileNotFoundError:
             return None
+
+
+def _unreadable(path: str, error: Exception) -> RepositoryError:
+    return RepositoryError(f"git cannot read {path}: {_reason(error)}", "run: git fsck")
 
 
 def _text_file(text: str) -> IO[bytes]:

@@ -40,4 +40,6 @@ def write(
         return
     head = f"{FORMAT} {boot_id()} ref: refs/heads/{branch}\n".encode()
     write_atomic(state.watched, "".join(f"{name}\n" for name in names).encode())
-    write_atomic(state.settled, head + host_text + identities.encode())
+    # The hook's sh reads by lines: the last one is ended for it, ended in the file or not.
+    host_lines = host_text if host_text.endswith(b"\n") or not host_text else host_text + b"\n"
+    write_atomic(state.settled, head + host_lines + identities.encode())

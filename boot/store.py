@@ -69,13 +69,10 @@ class Store:
         """
         index = self._index / f"{blob.oid}.json"
         try:
-            stored = msgspec.json.decode(index.read_bytes(), type=Stored)
-            if self.path(stored.sha256).exists() and stored.size <= self._limit:
-                return stored
-        except (FileNotFoundError, msgspec.DecodeError):
-            pass
-        try:
-            self._index.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if (known := self._known(index)) is not None:
+                return known
+            self._folder.mkdir(mode=0o700, exist_ok=True)
+            self._index.mkdir(mode=0o700, exist_ok=True)
             stored = self._unpack(blob)
             write_atomic(index, msgspec.json.encode(stored))
         except OSError as error:
@@ -105,6 +102,14 @@ class Store:
             )
         return path
 
+    def _known(self, index: Path) -> Stored | None:
+        try:
+            stored = msgspec.json.decode(index.read_bytes(), type=Stored)
+        except (FileNotFoundError, msgspec.DecodeError):
+            return None
+        usable = self.path(stored.sha256).exists() and stored.size <= self._limit
+        return stored if usable else None
+
     def _unpack(self, blob: Blob) -> Stored:
         temporary = self._folder / f".{blob.oid}.{os.getpid()}.new"
         try:
@@ -126,18 +131,18 @@ class Store:
 
     def _copy(self, blob: Blob, output: IO[bytes]) -> tuple[str, str, int]:
         """Unpack into `output`; return the compression, the sha256 and the size."""
-        packed = io.BufferedReader(_Reading(blob.open()))
-        compression, unpacked = _open(packed)
         digest, size = hashlib.sha256(), 0
-        while data := self._read(blob, compression, unpacked):
-            size += len(data)
-            if size > self._limit:
-                raise ImageError(
-                    f"image {blob.path} unpacks to more than {self._limit >> 20} MiB",
-                    "if it is meant to, raise `image` in [limits] of host.toml",
-                )
-            digest.update(data)
-            output.write(data)
+        with blob.open() as packed:
+            compression, unpacked = _open(packed)
+            while data := self._read(blob, compression, unpacked):
+                size += len(data)
+                if size > self._limit:
+                    raise ImageError(
+                        f"image {blob.path} unpacks to more than {self._limit >> 20} MiB",
+                        "if it is meant to, raise `image` in [limits] of host.toml",
+                    )
+                digest.update(data)
+                output.write(data)
         if size == 0:
             raise ImageError(f"image {blob.path} unpacks to nothing")
         return compression, digest.hexdigest(), size
@@ -153,25 +158,9 @@ class Store:
             raise ImageError(f"image {blob.path} is no sound {compression} file: {error}") from None
 
 
-def _open(packed: "io.BufferedReader[_Reading]") -> tuple[str, IO[bytes]]:
+def _open(packed: io.BufferedReader) -> tuple[str, IO[bytes]]:
     start = packed.peek(8)
     for magic, (name, opener) in _COMPRESSIONS.items():
         if start.startswith(magic):
             return name, opener(packed)
     return "none", packed
-
-
-class _Reading(io.RawIOBase):
-    """A stream that has only `read`, as git's, made one that io.BufferedReader takes."""
-
-    def __init__(self, stream: IO[bytes]) -> None:
-        self._stream = stream
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: object) -> int:
-        view = memoryview(cast("bytearray", buffer))
-        data = self._stream.read(len(view))
-        view[: len(data)] = data
-        return len(data)

@@ -13,10 +13,12 @@ def look(state: State, guest: str) -> Known:
     """Return what is known of a guest. Raises HostError where the state folder is damaged."""
     generations = state.generations(guest)
     live = next((one for one in reversed(generations) if is_live(state.monitor_state(one))), None)
+    ended = None if live is not None else _ended_by_itself(state, generations)
     return Known(
         generations=tuple(generations),
         live=live,
-        given_up=None if live is not None else _ended_by_itself(state, generations),
+        given_up=f"the guest {ended.exit}{_BY_ITSELF[ended.phase]}" if ended is not None else None,
+        ended_well=ended is not None and ended.exit_code == 0,
         intent=state.intent(guest),
     )
 
@@ -31,10 +33,10 @@ def is_live(monitor: MonitorState | None) -> bool:
     return monitor is not None and monitor.phase in _RUNNING and monitor.monitor.alive
 
 
-def _ended_by_itself(state: State, generations: list[Generation]) -> str | None:
-    """Return how the current generation ended, if its monitor left it at that in this boot."""
+def _ended_by_itself(state: State, generations: list[Generation]) -> MonitorState | None:
+    """Return the current generation's monitor, if it left its guest ended, in this boot."""
     current = next((one for one in reversed(generations) if one.phase is Phase.HEALTHY), None)
     monitor = state.monitor_state(current) if current is not None else None
     if monitor is None or monitor.phase not in _BY_ITSELF or monitor.monitor.boot != boot_id():
         return None
-    return f"the guest {monitor.exit}{_BY_ITSELF[monitor.phase]}"
+    return monitor

@@ -14,7 +14,7 @@ def parse(text: str, source: str) -> dict[str, object]:
     """Return the tables of a TOML text. Raises ConfigError."""
     try:
         return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:  # the parser's own, and Python's on huge numbers
         raise ConfigError(f"{source} is no valid TOML: {error}") from None
 
 

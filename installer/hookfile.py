@@ -29,11 +29,16 @@ state=${{0%/*}}/../mirage-hooks
 if [ -x "$0.legacy" ]; then "$0.legacy" "$@"; fi
 read -r boot </proc/sys/kernel/random/boot_id
 read -r head <"${{GIT_DIR:-.git}}/HEAD"
-if {{
-    echo "{format} $boot $head"
-    cat "$state/host.toml"
-    git cat-file --batch-check='%(objectname)' <"$state/watched"
-}} 2>/dev/null | cmp -s - "$state/settled"; then exit 0; fi
+nl='
+'
+{{
+    now="{format} $boot $head$nl"
+    while IFS= read -r line || [ -n "$line" ]; do now=$now$line$nl; done <"$state/host.toml"
+    now=$now$(git cat-file --batch-check='%(objectname)' <"$state/watched")$nl
+    was=
+    while IFS= read -r line; do was=$was$line$nl; done <"$state/settled"
+}} 2>/dev/null
+if [ "$now" = "$was" ]; then exit 0; fi
 python={python}
 if [ ! -x "$python" ]; then
     echo "mirage-hooks: nothing was deployed: $python is gone;" \

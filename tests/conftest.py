@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -29,21 +30,23 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
 
 
 @pytest.fixture(autouse=True)
-def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Keep the machine's git configuration out, and sockets in the test's own folder."""
     for name in [name for name in os.environ if name.startswith("GIT_")]:
         monkeypatch.delenv(name)
     home = tmp_path / "home"
     home.mkdir()
-    runtime = tmp_path / "run"
-    runtime.mkdir(mode=0o700)
+    # Short: a socket's path has 107 bytes, and pytest's folders use them up.
+    runtime = tempfile.mkdtemp(prefix="mh-")
     monkeypatch.setenv("HOME", str(home))
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(runtime))
+    monkeypatch.setenv("XDG_RUNTIME_DIR", runtime)
     monkeypatch.setenv("XDG_CONFIG_HOME", str(home / ".config"))
     (home / ".gitconfig").write_text(
         "[user]\nname = Tester\nemail = tester@example.org\n[init]\ndefaultBranch = main\n"
         "[advice]\ndetachedHead = false\n"
     )
+    yield
+    shutil.rmtree(runtime)
 
 
 @pytest.fixture

@@ -45,7 +45,7 @@ class Figure:
         """Return the line as texts."""
         base = comparison = budget = ""
         if self.baseline is not None:
-            base = f"{median(self.baseline):.1f}"
+            base = f"{median(self.baseline):.2f}"
             comparison = _text(self.compared, self.value(self.compared), self.unit)
         if self.budget is not None:
             budget = f"<= {_text(self.budget.of, self.budget.limit, self.unit)}"
@@ -57,7 +57,7 @@ class Figure:
 def _text(of: str, value: float, unit: str) -> str:
     if of == "ratio":
         return f"{value:.2f}x"
-    return f"{value:{'+' if of == 'difference' else ''}.1f} {unit}"
+    return f"{value:{'+' if of == 'difference' else ''}.2f} {unit}"
 
 
 _HEAD = ["", "n", "median", "baseline", "compared", "budget", "verdict"]

@@ -90,7 +90,7 @@ def test_a_full_disk_leaves_the_old_text_and_nothing_else(tmp_path: Path) -> Non
     folder = tmp_path / "folder"
     folder.mkdir()
     (folder / "file").write_bytes(b"old")
-    command = [sys.executable, "-I", "-c", FULL, folder / "file"]
+    command = [sys.executable, "-I", "-c", FULL, str(folder / "file")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
     left = {path.name: path.read_bytes() for path in folder.iterdir()}
     assert (done.stdout, left) == ("File too large\n", {"file": b"old"})
@@ -98,7 +98,7 @@ def test_a_full_disk_leaves_the_old_text_and_nothing_else(tmp_path: Path) -> Non
 
 def test_a_reader_never_finds_a_part_of_a_text(tmp_path: Path) -> None:
     path = tmp_path / "file"
-    command = [sys.executable, "-I", "-c", WRITER, path, str(SIZE)]
+    command = [sys.executable, "-I", "-c", WRITER, str(path), str(SIZE)]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as writer:
         try:
             assert writer.stdout is not None
@@ -110,7 +110,7 @@ def test_a_reader_never_finds_a_part_of_a_text(tmp_path: Path) -> None:
 
 def test_a_writer_that_is_killed_leaves_a_whole_text(tmp_path: Path) -> None:
     path = tmp_path / "file"
-    command = [sys.executable, "-I", "-c", WRITER, path, str(SIZE)]
+    command = [sys.executable, "-I", "-c", WRITER, str(path), str(SIZE)]
     for count in range(1, 6):
         with subprocess.Popen(command, stdout=subprocess.PIPE) as writer:
             assert writer.stdout is not None

@@ -3,7 +3,7 @@
 import hashlib
 import math
 import re
-from ipaddress import ip_address
+from ipaddress import IPv4Address, ip_network
 
 import msgspec
 import pytest
@@ -155,7 +155,7 @@ def test_what_is_no_address_is_refused(address: str) -> None:
 
 @pytest.mark.parametrize("gateway", ["10.0.1.1", "fe80::1"])
 def test_a_gateway_off_the_network_is_refused(gateway: str) -> None:
-    with pytest.raises(ValueError, match="is not on 10.0.0.0/24"):
+    with pytest.raises(ValueError, match=r"is not on 10\.0\.0\.0/24"):
         NetworkConfig(network="public", address="10.0.0.2/24", gateway=gateway)
 
 
@@ -197,6 +197,11 @@ def test_an_ipv6_address_is_taken() -> None:
     assert interface.version == 6
 
 
+def test_an_address_that_cannot_be_logged_in_one_line_is_refused() -> None:
+    with pytest.raises(ValueError, match=re.escape(r"a\nb")):
+        NetworkConfig(address="fe80::1%a\nb/64")
+
+
 ADDRESSES = st.ip_addresses().map(str) | st.text(max_size=12).map("fe80::1%{}".format)
 PREFIXES = st.integers(-1, 130).map("/{}".format) | st.text(max_size=4)
 
@@ -211,6 +216,16 @@ def test_any_address_that_is_taken_can_be_an_argument_of_a_program(address: str)
         return
     assert config.interface is not None
     assert config.interface.with_prefixlen.isprintable()
+
+
+@OPEN
+@given(st.ip_addresses(v=4), st.integers(8, 30))
+def test_a_gateway_on_the_network_of_the_address_is_taken(
+    address: IPv4Address, prefix: int
+) -> None:
+    gateway = str(ip_network(f"{address}/{prefix}", strict=False)[1])
+    config = NetworkConfig(network="public", address=f"{address}/{prefix}", gateway=gateway)
+    assert config.gateway == gateway
 
 
 # Checks.
@@ -276,8 +291,8 @@ def test_what_is_no_tcp_address_is_refused(text: str) -> None:
         Check(tcp=text)
 
 
-# The resolver raises UnicodeError or ValueError for these, no OSError: no check would expect that.
-@pytest.mark.parametrize("host", ["a\0b", "a..b", "a" * 64 + ".example", "[]"])
+# Where Python cannot encode a host's name it raises UnicodeError, which no check would expect.
+@pytest.mark.parametrize("host", ["a..b", "a" * 64 + ".example", "[]"])
 def test_a_host_that_no_resolver_takes_is_refused_as_a_tcp_address(host: str) -> None:
     with pytest.raises(ValueError, match="is no address"):
         Check(tcp=f"{host}:80")
@@ -311,7 +326,7 @@ def test_what_is_no_http_address_is_refused(url: str) -> None:
 @pytest.mark.parametrize(
     "url",
     [
-        *("http://[::1", "http://10.0.0.2:99999/", "http://10.0.0.2:www/", "http://a\0b/"),
+        *("http://[::1", "http://10.0.0.2:99999/", "http://10.0.0.2:www/"),
         *("http://a..b/", "http://10.0.0.2/\u20ac"),
     ],
 )
@@ -439,11 +454,3 @@ def test_a_boot_read_back_from_its_record_has_the_same_digest() -> None:
 
 def test_a_hash_is_shown_in_seven_digits() -> None:
     assert short("0123456789abcdef") == "0123456"
-
-
-@OPEN
-@given(st.ip_addresses(v=4), st.integers(8, 30))
-def test_a_gateway_on_the_network_of_the_address_is_taken(gateway: object, prefix: int) -> None:
-    address = ip_address(str(gateway)) 
-    config = NetworkConfig(network="public", address=f"{address}/{prefix}", gateway=str(gateway))
-    assert config.gateway == str(gateway)

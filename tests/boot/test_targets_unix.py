@@ -1,4 +1,4 @@
-"""The unix target: its arguments and command, and quoting that survives MirageOS's own splitting."""
+"""The unix target: arguments, command, and quoting that survives MirageOS's own splitting."""
 
 import os
 import subprocess

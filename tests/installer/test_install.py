@@ -4,6 +4,7 @@ import os
 import shutil
 import stat
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -24,14 +25,17 @@ cat >>"$NOTES"
 
 
 def tree(folder: Path) -> dict[str, tuple[int, bytes]]:
-    """Return every name below a folder, with its mode and its content or link target."""
+    """Return every name below a folder, with its mode and its content or link target.
+
+    What the lock says of its owner is left out: who held it last is nobody's concern.
+    """
     found = {}
     for path in sorted(folder.rglob("*")):
         mode = path.lstat().st_mode
         if stat.S_ISLNK(mode):
             content = os.fsencode(path.readlink())
         else:
-            content = path.read_bytes() if stat.S_ISREG(mode) else b""
+            content = path.read_bytes() if stat.S_ISREG(mode) and path.name != "lock" else b""
         found[str(path.relative_to(folder))] = (mode, content)
     return found
 
@@ -132,10 +136,9 @@ def test_install_takes_a_folder_inside_the_clone(site: Site) -> None:
     assert site.state.host_file.exists()
 
 
-def test_install_into_a_path_with_spaces_quotes_and_letters_of_any_kind(
-    site: Site, tmp_path: Path
-) -> None:
-    site.clone = tmp_path / "Jürgens 'schöner' \"Ordner\" $HOME 日本"
+@pytest.mark.parametrize("name", ["a clone", "Jürgen 日本", 'it\'s "quoted"', "$HOME {0} %s *"])
+def test_a_pull_deploys_in_a_clone_of_any_name(site: Site, tmp_path: Path, name: str) -> None:
+    site.clone = tmp_path / name
     run("git", "clone", "-q", str(site.upstream), str(site.clone), cwd=tmp_path)
     site.install()
     site.command("deploy")
@@ -274,7 +277,7 @@ def test_a_guest_of_the_host_file_is_deployed(bare_of_manifest: Site) -> None:
     site.install(*GUEST_OPTIONS)
     document = tomlkit.parse(site.state.host_file.read_text())
     args = ["--ipv4=127.0.0.1/8", f"--port={site.port}"]
-    document["guest"]["www"]["args"] = args  # type: ignore[index]
+    document["guest"]["www"]["args"] = args
     site.state.host_file.write_text(tomlkit.dumps(document))
     site.command("deploy")
     assert site.page() == "one"
@@ -536,9 +539,7 @@ def foreign_dangling_link(path: Path) -> None:
         foreign_dangling_link,
     ],
 )
-def test_uninstall_puts_a_foreign_hook_back(
-    site: Site, put: "type[foreign_script]", tmp_path: Path
-) -> None:
+def test_uninstall_puts_a_foreign_hook_back(site: Site, put: Callable[[Path], None]) -> None:
     put(hook_of(site))
     put(hook_of(site, "post-rewrite"))
     before = tree(site.clone / ".git")

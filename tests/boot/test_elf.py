@@ -1,0 +1,300 @@
+"""What an image is, told from its bytes; whatever they are."""
+
+import struct
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from mirage_hooks.boot.elf import Image, inspect
+from mirage_hooks.boot.errors import ImageError
+
+ABI = 0x31494241
+UNIX = Image("unix")
+
+# Where the fields of a 64 bit ELF header and of a program header start.
+E_TYPE, E_MACHINE, E_PHOFF, E_PHENTSIZE, E_PHNUM = 16, 18, 32, 54, 56
+P_TYPE, P_OFFSET, P_FILESZ = 0, 8, 32
+PT_NULL, PT_LOAD = 0, 1
+
+
+def compile_c(image: Path, source: str, *options: str) -> bytes:
+    """Compile a C source; return the bytes."""
+    command = ["cc", *options, "-x", "c", "-o", str(image), "-"]
+    subprocess.run(command, input=source.encode(), check=True)
+    return image.read_bytes()
+
+
+def note(section: str, owner: str, kind: int, *words: int) -> str:
+    """Return C source for an ELF note of words."""
+    lines = [
+        f'.section {section},"a",@note',
+        ".balign 4",
+        f".long {len(owner) + 1}, {4 * len(words)}, {kind:#x}",
+        f'.asciz "{owner}"',
+        ".balign 4",
+        *(f".long {word}" for word in words),
+        ".previous",
+    ]
+    return f"__asm__({' '.join(repr_c(line) for line in lines)});\n"
+
+
+def repr_c(line: str) -> str:
+    """Return a line of assembler as a C string."""
+    escaped = line.replace('"', r"\"")
+    return rf'"{escaped}\n"'
+
+
+@pytest.fixture(scope="module")
+def program(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """A small program of this host."""
+    return compile_c(tmp_path_factory.mktemp("program") / "a", "int main(void) { return 0; }\n")
+
+
+@pytest.fixture
+def noted(tmp_path: Path) -> Callable[..., Path]:
+    """Return a function that makes a freestanding program with notes in it."""
+
+    def make(*notes: str) -> Path:
+        source = "".join(notes) + "void _start(void) {}\n"
+        compile_c(tmp_path / "noted", source, "-static", "-nostdlib", "-fno-pie")
+        return tmp_path / "noted"
+
+    return make
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> Path:
+    """Where a test writes its image."""
+    return tmp_path / "image"
+
+
+def patch(data: bytes, layout: str, **at: int) -> bytes:
+    """Return `data` with a number written `at` a place."""
+    changed = bytearray(data)
+    struct.pack_into(layout, changed, at["at"], at["value"])
+    return bytes(changed)
+
+
+def program_headers(data: bytes) -> list[int]:
+    """Return where the program headers of an ELF file start."""
+    (start,) = struct.unpack_from("<Q", data, E_PHOFF)
+    size, count = struct.unpack_from("<HH", data, E_PHENTSIZE)
+    return [start + size * number for number in range(count)]
+
+
+# What serves.
+
+
+def test_a_program_of_this_host_is_a_unix_image(image: Path, program: bytes) -> None:
+    image.write_bytes(program)
+    assert inspect(image) == UNIX
+
+
+def test_a_static_program_is_a_unix_image(compiled: Callable[[str], Path]) -> None:
+    assert inspect(compiled("one")) == UNIX
+
+
+@pytest.mark.parametrize("text", [b"#!/bin/sh\n", b"#!", b"#!/usr/bin/env python3\nimport this\n"])
+def test_a_script_is_a_unix_image_and_said_to_be_a_script(image: Path, text: bytes) -> None:
+    image.write_bytes(text)
+    assert inspect(image) == Image("unix", script=True)
+
+
+@pytest.mark.parametrize(("number", "target"), [(1, "hvt"), (2, "spt"), (3, "virtio"), (6, "xen")])
+def test_the_target_is_read_from_the_solo5_note(
+    noted: Callable[..., Path], number: int, target: str
+) -> None:
+    path = noted(note(".note.solo5.abi", "Solo5", ABI, number, 2, 0, 0))
+    assert inspect(path).target == target
+
+
+def test_the_solo5_note_is_found_behind_others(noted: Callable[..., Path]) -> None:
+    other = note(".note.a", "GNU", 3, 0, 0, 0, 0, 0)
+    manifest = note(".note.solo5.manifest", "Solo5", 0x3154464D, 1, 0)
+    abi = note(".note.solo5.z", "Solo5", ABI, 2, 2, 0, 0)
+    assert inspect(noted(other, manifest, abi)).target == "spt"
+
+
+def test_a_xen_note_is_the_mark_of_a_xen_image(noted: Callable[..., Path]) -> None:
+    assert inspect(noted(note(".note.Xen", "Xen", 18, 0x100000))).target == "xen"
+
+
+def test_notes_of_others_make_no_unikernel(noted: Callable[..., Path]) -> None:
+    assert inspect(noted(note(".note.other", "Other", ABI, 1, 2, 0, 0))) == UNIX
+
+
+def test_another_note_of_solo5_makes_no_unikernel(noted: Callable[..., Path]) -> None:
+    assert inspect(noted(note(".note.solo5.manifest", "Solo5", 0x3154464D, 1, 0))) == UNIX
+
+
+# What does not.
+
+
+@pytest.mark.parametrize("number", [0, 4, 5, 7, 2**32 - 1])
+def test_a_solo5_target_that_is_not_known_is_refused_by_its_number(
+    noted: Callable[..., Path], number: int
+) -> None:
+    path = noted(note(".note.solo5.abi", "Solo5", ABI, number, 2, 0, 0))
+    with pytest.raises(ImageError, match=f"its Solo5 target, number {number}, is not known here"):
+        inspect(path)
+
+
+def test_a_solo5_note_without_a_target_is_refused(noted: Callable[..., Path]) -> None:
+    with pytest.raises(ImageError):
+        inspect(noted(note(".note.solo5.abi", "Solo5", ABI)))
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"#", b"\x7f", b"\x7fEL", b"MZ\x90\x00", b"BZh91AY", b"PK\x03\x04", b" #!/bin/sh"]
+)
+def test_what_is_neither_elf_nor_a_script_is_refused(image: Path, data: bytes) -> None:
+    image.write_bytes(data)
+    with pytest.raises(ImageError, match="it is neither an ELF file nor a script"):
+        inspect(image)
+
+
+def test_a_program_for_another_machine_is_refused(image: Path, program: bytes) -> None:
+    image.write_bytes(patch(program, "<H", at=E_MACHINE, value=243))
+    with pytest.raises(ImageError, match="it is for another machine: 64 bit EM_RISCV; this host"):
+        inspect(image)
+
+
+def test_a_program_for_a_machine_that_nobody_knows_is_refused(image: Path, program: bytes) -> None:
+    image.write_bytes(patch(program, "<H", at=E_MACHINE, value=0xFFF0))
+    with pytest.raises(ImageError, match="it is for another machine"):
+        inspect(image)
+
+
+def test_a_32_bit_program_is_refused(image: Path) -> None:
+    ident = b"\x7fELF\x01\x01\x01".ljust(16, b"\0")
+    header = struct.pack("<HHIIIIIHHHHHH", 2, 3, 1, 0x8048000, 52, 0, 0, 52, 32, 1, 40, 0, 0)
+    load = struct.pack("<IIIIIIII", PT_LOAD, 0, 0x8048000, 0x8048000, 84, 84, 5, 0x1000)
+    image.write_bytes(ident + header + load)
+    with pytest.raises(ImageError, match="it is for another machine: 32 bit EM_386; this host"):
+        inspect(image)
+
+
+def test_an_object_file_is_refused(image: Path) -> None:
+    compile_c(image, "int main(void) { return 0; }\n", "-c")
+    with pytest.raises(ImageError, match="no program: its type is ET_REL"):
+        inspect(image)
+
+
+def test_a_core_dump_is_refused(image: Path, program: bytes) -> None:
+    image.write_bytes(patch(program, "<H", at=E_TYPE, value=4))
+    with pytest.raises(ImageError, match="no program: its type is ET_CORE"):
+        inspect(image)
+
+
+def test_a_program_without_program_headers_is_refused(image: Path, program: bytes) -> None:
+    image.write_bytes(patch(program, "<H", at=E_PHNUM, value=0))
+    with pytest.raises(ImageError, match="with nothing in it to load"):
+        inspect(image)
+
+
+def test_a_program_with_nothing_to_load_is_refused(image: Path, program: bytes) -> None:
+    for header in program_headers(program):
+        if struct.unpack_from("<I", program, header) == (PT_LOAD,):
+            program = patch(program, "<I", at=header + P_TYPE, value=PT_NULL)
+    image.write_bytes(program)
+    with pytest.raises(ImageError, match="with nothing in it to load"):
+        inspect(image)
+
+
+def test_a_program_whose_contents_end_early_is_refused_as_cut_short(
+    image: Path, compiled: Callable[[str], Path]
+) -> None:
+    data = compiled("one").read_bytes()
+    image.write_bytes(data[: len(data) // 2])
+    with pytest.raises(ImageError, match=f"it is cut short: {len(data) // 2} bytes of at least"):
+        inspect(image)
+
+
+@pytest.mark.parametrize("field", [P_OFFSET, P_FILESZ])
+def test_a_segment_that_ends_beyond_the_file_is_refused(
+    image: Path, program: bytes, field: int
+) -> None:
+    header = program_headers(program)[-1]
+    image.write_bytes(patch(program, "<Q", at=header + field, value=2**63))
+    with pytest.raises(ImageError, match="it is cut short"):
+        inspect(image)
+
+
+# Anything.
+
+
+def inspect_bytes(path: Path, data: bytes) -> Image | None:
+    """Return what bytes are, None where they are refused; nothing else may come of them."""
+    path.write_bytes(data)
+    try:
+        return inspect(path)
+    except ImageError as error:
+        assert error.message
+        return None
+
+
+def test_any_bytes_are_an_image_or_refused(image: Path) -> None:
+    @settings(max_examples=150, deadline=None)
+    @given(st.sampled_from([b"", b"\x7fELF", b"\x7fELF\x02\x01\x01", b"#!"]), st.binary())
+    @example(b"\x7fELF\x02\x02\x01", b"\xff" * 300)
+    @example(b"\x7fELF\x02\x01\x01", b"\0" * 300)
+    def property_holds(start: bytes, rest: bytes) -> None:
+        found = inspect_bytes(image, start + rest)
+        assert found in {None, Image("unix", script=True)}
+
+    property_holds()
+
+
+def test_a_program_cut_anywhere_before_the_end_of_its_contents_is_refused(
+    image: Path, program: bytes
+) -> None:
+    ends = [
+        sum(struct.unpack_from("<Q", program, header + field)[0] for field in (P_OFFSET, P_FILESZ))
+        for header in program_headers(program)
+    ]
+
+    @settings(max_examples=100, deadline=None)
+    @given(st.integers(0, 1024) | st.integers(0, max(ends) - 1))
+    def property_holds(length: int) -> None:
+        assert inspect_bytes(image, program[:length]) is None
+
+    property_holds()
+
+
+def test_a_program_with_bits_flipped_is_an_image_or_refused(image: Path, program: bytes) -> None:
+    headers = program_headers(program)
+    places = st.integers(0, headers[-1] + 56) | st.integers(0, len(program) - 1)
+
+    @settings(max_examples=200, deadline=None)
+    @given(st.lists(st.tuples(places, st.integers(1, 255)), min_size=1, max_size=8))
+    def property_holds(flips: list[tuple[int, int]]) -> None:
+        changed = bytearray(program)
+        for place, bits in flips:
+            changed[place] ^= bits
+        found = inspect_bytes(image, bytes(changed))
+        assert found is None or not found.script
+
+    property_holds()
+
+
+def test_a_unikernel_with_bits_flipped_is_an_image_or_refused(
+    image: Path, noted: Callable[..., Path]
+) -> None:
+    data = noted(note(".note.solo5.abi", "Solo5", ABI, 1, 2, 0, 0)).read_bytes()
+    start = data.index(struct.pack("<IIII", 6, 16, ABI, int.from_bytes(b"Solo", "little")))
+    places = st.integers(start, start + 36) | st.integers(0, len(data) - 1)
+
+    @settings(max_examples=150, deadline=None)
+    @given(st.lists(st.tuples(places, st.integers(1, 255)), min_size=1, max_size=4))
+    def property_holds(flips: list[tuple[int, int]]) -> None:
+        changed = bytearray(data)
+        for place, bits in flips:
+            changed[place] ^= bits
+        found = inspect_bytes(image, bytes(changed))
+        assert found is None or not found.script
+
+    property_holds()

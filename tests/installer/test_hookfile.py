@@ -1,0 +1,293 @@
+"""The dropped hook: one file that is sh and Python, whatever the interpreter's path."""
+
+import os
+import subprocess
+import sys
+import tempfile
+import venv
+from pathlib import Path
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from mirage_hooks.boot.errors import HostError
+from mirage_hooks.installer import hookfile
+from support import Site
+
+HOOKS = tuple(hookfile.HOOKS)
+
+# Paths that have to work. The last is longer than what a #! line may hold (255 bytes).
+PATHS = [
+    "/usr/bin/python3",
+    "/opt/my tools/bin/python",
+    "/home/jürgen/日本/bin/python",
+    "/opt/it's/bin/python",
+    '/opt/"quoted"/bin/python',
+    "/opt/''/'/bin/python'",
+    "/opt/$HOME/`id`/$(id)/!!/bin/python",
+    "/opt/#1 {0} {python} %s ~ * ;&|<>/python",
+    "/opt/tab\there/python",
+    f"/opt/{'deep folder/' * 30}python",
+]
+
+# One component of a path: anything that a file system takes.
+COMPONENTS = st.text(
+    st.characters(exclude_categories=["Cs"], exclude_characters="\0/"), min_size=1, max_size=60
+).filter(lambda name: name not in {".", ".."} and len(name.encode()) <= 255)
+
+# A stand-in for an interpreter: it notes what it was run with.
+FAKE_INTERPRETER = """\
+#!/bin/sh
+printf '%s\\n' "$@" >"$NOTES"
+"""
+
+
+def make_fake_interpreter(path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(FAKE_INTERPRETER)
+    path.chmod(0o755)
+
+
+def drop(folder: Path, python: str, hook: str = "post-merge") -> None:
+    """Drop a hook into a folder that looks enough like a clone for it."""
+    (folder / ".git" / "hooks").mkdir(parents=True)
+    (folder / ".git" / "HEAD").write_text("ref: refs/heads/main\n")
+    path = folder / ".git" / "hooks" / hook
+    path.write_bytes(hookfile.render(hook, python))
+    path.chmod(0o755)
+
+
+def arguments_of_interpreter(folder: Path, *arguments: str) -> list[str]:
+    """Run the dropped hook as git does; return what its interpreter was run with."""
+    notes = folder / "notes"
+    environment = {**os.environ, "NOTES": str(notes)}
+    hook = ".git/hooks/post-merge"
+    subprocess.run([hook, *arguments], cwd=folder, env=environment, check=True, timeout=30)
+    return notes.read_text().splitlines()
+
+
+def replace_interpreter(site: Site, python: str) -> None:
+    """Leave the hooks of a clone as an installation under another interpreter left them."""
+    for hook in HOOKS:
+        path = site.clone / ".git" / "hooks" / hook
+        path.write_bytes(hookfile.render(hook, python))
+
+
+# One file, two languages.
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("hook", HOOKS)
+def test_a_hook_is_valid_python(hook: str, path: str) -> None:
+    compile(hookfile.render(hook, path), hook, "exec")
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("hook", HOOKS)
+def test_a_hook_is_valid_sh_as_far_as_sh_reads(hook: str, path: str) -> None:
+    text = hookfile.render(hook, path).partition(b"\n':'''\n")[0]
+    done = subprocess.run(["sh", "-n"], input=text, capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+@pytest.mark.parametrize("hook", HOOKS)
+def test_sh_reads_no_further_than_to_the_exec_of_the_interpreter(hook: str) -> None:
+    last = hookfile.render(hook, PATHS[0]).partition(b"\n':'''\n")[0].splitlines()[-1]
+    assert last == b'exec "$python" -I "$0" "$@"'
+
+
+@pytest.mark.parametrize("hook", HOOKS)
+def test_a_hook_is_run_by_sh_however_long_the_path(hook: str) -> None:
+    assert hookfile.render(hook, PATHS[-1]).startswith(b"#!/bin/sh\n")
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_a_hook_tells_its_interpreter(tmp_path: Path, path: str) -> None:
+    hook = tmp_path / "post-merge"
+    hook.write_bytes(hookfile.render("post-merge", path))
+    assert hookfile.interpreter(hook) == path
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_sh_runs_the_interpreter(tmp_path: Path, path: str) -> None:
+    python = f"{tmp_path}{path}"
+    make_fake_interpreter(Path(python))
+    drop(tmp_path, python)
+    assert arguments_of_interpreter(tmp_path, "0") == ["-I", ".git/hooks/post-merge", "0"]
+
+
+@given(st.lists(COMPONENTS, min_size=1, max_size=12))
+@example(["a\rb", "python"])
+@example(["x" * 250, "y" * 250, "python"])
+@settings(deadline=None, database=None, max_examples=100)
+def test_every_path_is_refused_or_run(components: list[str]) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        python = "/".join([name, "root", *components])
+        try:
+            drop(folder, python)
+        except HostError:
+            return
+        hook = folder / ".git" / "hooks" / "post-merge"
+        compile(hook.read_bytes(), "hook", "exec")
+        assert hookfile.interpreter(hook) == python
+        make_fake_interpreter(Path(python))
+        assert arguments_of_interpreter(folder, "0") == ["-I", ".git/hooks/post-merge", "0"]
+
+
+@pytest.mark.parametrize("path", ["/opt/a\\b/python", "/opt/a\nb/python", "/opt/'''/python"])
+def test_a_path_that_cannot_stand_in_both_languages_is_refused(path: str) -> None:
+    with pytest.raises(HostError, match="cannot stand in a hook"):
+        hookfile.render("post-merge", path)
+
+
+def test_a_path_that_is_not_utf8_is_refused() -> None:
+    with pytest.raises(HostError, match="not UTF-8"):
+        hookfile.render("post-merge", os.fsdecode(b"/opt/\xff/python"))
+
+
+# What is ours.
+
+
+@pytest.mark.parametrize("hook", HOOKS)
+def test_a_dropped_hook_is_known_as_ours(tmp_path: Path, hook: str) -> None:
+    path = tmp_path / hook
+    path.write_bytes(hookfile.render(hook, PATHS[-1]))
+    assert hookfile.is_ours(path)
+
+
+@pytest.mark.parametrize("text", [b"", b"#!/bin/sh\nmirage-hooks deploy\n", b"\xff\xfe"])
+def test_another_hook_is_not_taken_for_ours(tmp_path: Path, text: bytes) -> None:
+    path = tmp_path / "post-merge"
+    path.write_bytes(text)
+    assert not hookfile.is_ours(path)
+
+
+def test_a_missing_hook_is_not_taken_for_ours(tmp_path: Path) -> None:
+    assert not hookfile.is_ours(tmp_path / "post-merge")
+
+
+@pytest.mark.parametrize("text", [b"#!/bin/sh\n", b"python='unfinished\n", b"python=\n", b"\xff"])
+def test_a_damaged_hook_tells_no_interpreter(tmp_path: Path, text: bytes) -> None:
+    path = tmp_path / "post-merge"
+    path.write_bytes(text)
+    assert hookfile.interpreter(path) is None
+
+
+# In a clone.
+
+
+def test_an_installed_hook_runs_the_interpreter_that_installed_it(site: Site) -> None:
+    site.install()
+    hook = site.clone / ".git" / "hooks" / "post-merge"
+    assert hookfile.interpreter(hook) == sys.executable
+
+
+def test_a_pull_runs_the_interpreter_isolated(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site.install()
+    python = tmp_path / "my tools" / "python"
+    make_fake_interpreter(python)
+    replace_interpreter(site, str(python))
+    monkeypatch.setenv("NOTES", str(tmp_path / "notes"))
+    site.publish("two")
+    site.pull()
+    assert (tmp_path / "notes").read_text().split("\n")[0] == "-I"
+
+
+def test_a_pull_that_changes_nothing_that_runs_starts_no_interpreter(
+    deployed: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_fake_interpreter(tmp_path / "python")
+    replace_interpreter(deployed, str(tmp_path / "python"))
+    monkeypatch.setenv("NOTES", str(tmp_path / "notes"))
+    (deployed.upstream / "README").write_text("words\n")
+    deployed.commit("words only")
+    deployed.pull()
+    assert not (tmp_path / "notes").exists()
+
+
+def test_a_pull_is_not_led_astray_by_the_operators_python_settings(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = tmp_path / "elsewhere" / "mirage_hooks"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text("raise SystemExit('astray')\n")
+    site.install()
+    monkeypatch.setenv("PYTHONPATH", str(package.parent))
+    site.publish("two")
+    site.pull()
+    assert site.page() == "two"
+
+
+@pytest.fixture
+def empty_interpreter(tmp_path: Path) -> str:
+    """An interpreter that has no mirage-hooks, as a Python upgrade leaves one."""
+    venv.create(tmp_path / "upgraded", with_pip=False)
+    return str(tmp_path / "upgraded" / "bin" / "python")
+
+
+def pull_with_interpreter(site: Site, python: str) -> subprocess.CompletedProcess[str]:
+    """Pull something new while the hooks have another interpreter; git itself says nothing."""
+    site.install()
+    replace_interpreter(site, python)
+    site.publish("two")
+    return site.pull("--quiet", check=False)
+
+
+def test_a_vanished_interpreter_does_not_fail_the_pull(site: Site) -> None:
+    assert pull_with_interpreter(site, "/opt/gone/bin/python").returncode == 0
+
+
+def test_a_vanished_interpreter_is_told_in_one_line(site: Site) -> None:
+    done = pull_with_interpreter(site, "/opt/gone for good/bin/python")
+    assert (done.stdout, done.stderr) == (
+        "",
+        "mirage-hooks: nothing was deployed: /opt/gone for good/bin/python is gone; "
+        "install mirage-hooks again, then run: mirage-hooks install\n",
+    )
+
+
+def test_a_vanished_package_does_not_fail_the_pull(site: Site, empty_interpreter: str) -> None:
+    assert pull_with_interpreter(site, empty_interpreter).returncode == 0
+
+
+def test_a_vanished_package_is_told_in_one_line(site: Site, empty_interpreter: str) -> None:
+    done = pull_with_interpreter(site, empty_interpreter)
+    assert (done.stdout, done.stderr) == (
+        "",
+        "mirage-hooks: nothing was deployed: No module named 'mirage_hooks' "
+        f"({empty_interpreter}); install mirage-hooks again, then run: mirage-hooks install\n",
+    )
+
+
+def test_an_interpreter_that_is_not_executable_is_told_in_one_line(
+    site: Site, tmp_path: Path
+) -> None:
+    (tmp_path / "python").touch(mode=0o644)
+    said = pull_with_interpreter(site, str(tmp_path / "python")).stderr.splitlines()
+    assert ["run: mirage-hooks install" in line for line in said] == [True]
+
+
+def test_a_vanished_interpreter_is_mended_as_the_line_says(site: Site) -> None:
+    pull_with_interpreter(site, "/opt/gone/bin/python")
+    site.command("install")
+    site.publish("three")
+    site.pull()
+    assert site.page() == "three"
+
+
+def test_an_interpreter_behind_a_link_is_kept_as_it_was_named(site: Site, tmp_path: Path) -> None:
+    # Resolved, the path of an environment's interpreter would lead out of the environment.
+    link = tmp_path / "environment"
+    link.symlink_to(Path(sys.executable).parent.parent)
+    python = str(link / "bin" / Path(sys.executable).name)
+    subprocess.run(
+        [python, "-I", "-c", "from mirage_hooks.installer.cli import main; main()", "install"],
+        cwd=site.clone,
+        check=True,
+    )
+    hook = site.clone / ".git" / "hooks" / "post-merge"
+    assert hookfile.interpreter(hook) == python
