@@ -3,6 +3,7 @@
 Run as `python -m mirage_hooks.boot.converge COMMON_DIR ID REQUEST`, by follow.py, detached.
 """
 
+import contextlib
 import os
 import sys
 import time
@@ -32,7 +33,7 @@ from mirage_hooks.boot.journal import Journal
 from mirage_hooks.boot.manifest import DesiredState
 from mirage_hooks.boot.plan import Action, Known, Launch, Verb, Wish, decide, pin_holds, plan
 from mirage_hooks.boot.record import Intent, Phase, State
-from mirage_hooks.boot.repository import Repository, clean_environment
+from mirage_hooks.boot.repository import Repository, Revision, clean_environment
 from mirage_hooks.boot.store import Store
 from mirage_hooks.boot.switch import Switch
 
@@ -80,6 +81,8 @@ class Converger:
             )
             self._say_branch(bound)
             recover.recover(self._state, self._journal)
+            if self._request.verb == "stop":
+                return self._stop_and_hold(tip, bound)
             desired = manifest.read(tip, bound, self._store)
             wish = self._take_request(desired, survey.look_at_all(self._state))
             actions = plan(desired, survey.look_at_all(self._state), wish)
@@ -107,20 +110,37 @@ class Converger:
 
     def _take_request(self, desired: DesiredState, known: dict[str, Known]) -> Wish:
         request = self._request
+        self._refuse_unknown(desired.names | set(known))
         for name in request.guests:
-            if name not in desired.names and name not in known:
-                there = ", ".join(sorted(desired.names | set(known))) or "none"
-                raise ConfigError(f"there is no guest {name!r}", f"the guests here: {there}")
-        names = request.guests or tuple(sorted(desired.names))
-        for name in names if request.verb in {"stop", "start", "rollback"} else request.guests:
             self._take_word(name, desired, known.get(name, Known()))
+        names = request.guests or tuple(desired.names)
         reboot = frozenset(names) if request.verb == "reboot" else frozenset()
         return Wish(reboot, request.retry, request.allow_empty)
 
+    def _refuse_unknown(self, there: frozenset[str]) -> None:
+        for name in self._request.guests:
+            if name not in there:
+                guests = ", ".join(sorted(there)) or "none"
+                raise ConfigError(f"there is no guest {name!r}", f"the guests here: {guests}")
+
+    def _stop_and_hold(self, tip: Revision, bound: Host) -> int:
+        """Stop guests and hold them: also where what the repository says cannot be read."""
+        there = set(self._state.guest_names())
+        with contextlib.suppress(Error):
+            there.update(manifest.read_guests(tip, bound))
+        self._refuse_unknown(frozenset(there))
+        settled.clear(self._state)
+        for name in sorted(self._request.guests or there):
+            self._state.set_intent(name, Intent("held", time.time()))
+            if survey.look(self._state, name).live is not None:
+                self._stop(Action(Verb.STOP, name, "held by hand"))
+            else:
+                self._say("guest.held", f"{name}: held by hand", guest=name)
+        self._end(0, "done: no pull starts what is held, until `mirage-hooks start` does")
+        return 0
+
     def _take_word(self, name: str, desired: DesiredState, known: Known) -> None:
         match self._request.verb:
-            case "stop":
-                self._state.set_intent(name, Intent("held", time.time()))
             case "start" | "reboot" if known.intent is not None and known.intent.kind == "held":
                 self._state.set_intent(name, None)
             case "rollback":
@@ -223,7 +243,7 @@ class Converger:
 
     def _stop(self, action: Action) -> None:
         """Stop a guest, unless another that may take its place could not be prepared."""
-        if self._faults and action.guest not in self._request.guests:
+        if self._faults:
             self._say(
                 "guest.stop-postponed",
                 f"{action.guest}: not stopped while another guest cannot be prepared",

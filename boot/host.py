@@ -1,6 +1,7 @@
 """The host file: what this host lets the repository touch. Never read from a commit."""
 
 import re
+import shlex
 from pathlib import Path
 
 import msgspec
@@ -10,6 +11,9 @@ from mirage_hooks.boot.errors import ConfigError, HostError, RepositoryError
 from mirage_hooks.boot.guest import Target
 
 NAME = "host.toml"
+
+# What git-check-ref-format(1) refuses.
+_NO_BRANCH = re.compile(r"[\0- ~^:?*\[\\\x7f]|\.\.|@\{|//|^[-/.]|[/.]$")
 
 # git-check-ref-format(1): `main~1` would be read as a revision, not as a branch.
 _NO_BRANCH = re.compile(r"[\0- ~^:?*\[\\\x7f]|\.\.|@\{|//|^[-/.]|[/.]$")
@@ -32,10 +36,7 @@ class Host(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     guest: dict[str, dict[str, object]] = {}
 
     def __post_init__(self) -> None:
-        # What git-check-ref-format(1) refuses: `main~1` would be read as a revision, not a branch.
-        if not self.branch or re.search(
-            r"[\0- ~^:?*\[\\\x7f]|\.\.|@\{|//|^[-/.]|[/.]$", self.branch
-        ):
+        if not self.branch or _NO_BRANCH.search(self.branch):
             raise ValueError(f"branch {self.branch!r} is no branch")
 
 
@@ -46,7 +47,9 @@ def load(path: Path) -> tuple[Host, bytes]:
     """
     try:
         if path.stat().st_mode & 0o022:
-            raise HostError(f"{path} may be written by others", f"run: chmod 600 '{path}'")
+            raise HostError(
+                f"{path} may be written by others", f"run: chmod 600 {shlex.quote(str(path))}"
+            )
         data = path.read_bytes()
         text = data.decode()
     except (FileNotFoundError, NotADirectoryError):

@@ -12,7 +12,7 @@ import psutil
 from mirage_hooks.boot.guest import Boot
 
 # Unikernels name their own ports; these keys are the custom (--port, --http-port, --https-port).
-_PORT = re.compile(r"--(?:[a-z0-9]+-)*port=([0-9]{1,5})\Z")
+_PORT = re.compile(r"--(?:[a-z0-9]+-)*port=([0-9]+)\Z")
 _ADDRESS = re.compile(r"--ipv[46]=(\S+)\Z")
 
 
@@ -57,8 +57,15 @@ def configured(boot: Boot) -> NetworkRecord:
 
 
 def ports(arguments: tuple[str, ...]) -> tuple[int, ...]:
-    """Return the TCP ports that arguments name by the custom of MirageOS's unikernels."""
-    return tuple(int(match[1]) for arg in arguments if (match := _PORT.match(arg)))
+    """Return the TCP ports that arguments name by the custom of MirageOS's unikernels.
+
+    Raises ValueError for a number that is no port.
+    """
+    named = [match[1] for arg in arguments if (match := _PORT.match(arg))]
+    for number in named:
+        if len(number) > 5 or not 0 < int(number) < 65536:
+            raise ValueError(f"{number[:20]} is no port")
+    return tuple(map(int, named))
 
 
 def _interface(arguments: tuple[str, ...]) -> IPv4Interface | IPv6Interface | None:

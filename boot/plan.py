@@ -1,7 +1,7 @@
 """What to do about each guest: pure, from what is desired, recorded, alive and intended."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from mirage_hooks.boot.artifact import Missing, Provenance, difference
@@ -230,8 +230,9 @@ def _after_failure(
 
 def _reboot(name: str, known: Known, current: Generation, desired: Desired | None) -> Action:
     """The current state once more, whatever the repository asks for by now."""
-    same = desired is not None and desired.boot.digest == current.digest
-    launch = Launch.of(desired if desired is not None and same else current)
+    launch = Launch.of(current)
+    if desired is not None and desired.boot.digest == current.digest:
+        launch = replace(launch, check=desired.guest.check, restart=desired.guest.restart)
     verb = Verb.START if known.live is None else Verb.REPLACE
     return Action(verb, name, f"reboot by hand; {_image(launch, launch.provenance.path)}", launch)
 

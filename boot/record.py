@@ -16,6 +16,7 @@ store/                        unpacked images (store.py)
 
 import os
 import pwd
+import shlex
 import shutil
 import stat
 from enum import StrEnum
@@ -129,12 +130,13 @@ class State:
         if stat.S_IMODE(status.st_mode) & 0o022:
             raise HostError(
                 f"the state folder {self.folder} may be written by others",
-                f"run: chmod 700 '{self.folder}'",
+                f"run: chmod 700 {shlex.quote(str(self.folder))}",
             )
 
     def guest_names(self) -> list[str]:
-        """Return every guest that ever had a generation here."""
-        return sorted(entry.name for entry in _entries(self._guests))
+        """Return every guest that ever had a generation here, or a word of the operator's."""
+        booted = {entry.name for entry in _entries(self._guests)}
+        return sorted(booted | {entry.stem for entry in _entries(self._intents)})
 
     def generations(self, guest: str) -> list[Generation]:
         """Return a guest's generations, oldest first. Raises HostError for a damaged record."""

@@ -53,12 +53,14 @@ class Blob:
         process = self._git.cat_file("blob", self.oid, as_process=True)
         try:
             yield process.stdout
-            process.wait()
+            if not process.stdout.read(1):  # read to its end: was that the whole blob?
+                process.wait()
         except GitCommandError as error:
             raise _unreadable(self.path, error) from None
         finally:
+            process.proc.kill()
+            process.proc.wait()
             process.stdout.close()
-            process._terminate()  # for a reader who has seen enough
 
     def text(self, limit: int) -> str:
         """Return its text. Raises RepositoryError where it is too long or no UTF-8."""
@@ -128,8 +130,10 @@ class Repository:
     def tip(self, branch: str) -> Revision:
         """Return the commit a branch points to. Raises RepositoryError where it points to none."""
         try:
-            return Revision(self.git.commit(f"refs/heads/{branch}"))
-        except (BadName, BadObject, ValueError):
+            # Not rev-parse: to that `main~1` is a commit, too.
+            tip = self.git.git.show_ref("--verify", "--hash", f"refs/heads/{branch}")
+            return Revision(self.git.commit(tip))
+        except (GitCommandError, BadName, BadObject, ValueError):
             raise RepositoryError(
                 f"branch {branch} of {self.name} has no commit",
                 "push or pull it once, or name another: mirage-hooks install --branch BRANCH",
@@ -147,6 +151,15 @@ class Repository:
             strip_newline_in_stdout=False,
         )
         return output
+
+    def hooks_path(self) -> tuple[str, str] | None:
+        """Return where core.hooksPath is set (its scope) and to what, None where it is not set."""
+        try:
+            found = self.git.git.config("--show-scope", "--get", "core.hooksPath")
+        except GitCommandError:
+            return None
+        scope, _, path = found.partition("\t")
+        return scope, path
 
     def behind(self, branch: str) -> int | None:
         """Return how many commits of its upstream a branch lacks, None where it has no upstream."""

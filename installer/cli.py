@@ -1,5 +1,6 @@
 """The command line: one place where commands are named, and errors become exit codes."""
 
+import os
 import sys
 import tempfile
 import traceback
@@ -50,11 +51,24 @@ for command in (
     cli.add_command(command)
 
 
+def _run() -> int:
+    """Run the command line. Not by click's own main: where a reader has gone, that ends with 1."""
+    if "_MIRAGE_HOOKS_COMPLETE" in os.environ:
+        cli.main(prog_name="mirage-hooks")
+    try:
+        with cli.make_context("mirage-hooks", sys.argv[1:]) as context:
+            return cli.invoke(context) or 0
+    except click.exceptions.Exit as asked:  # --help, --version
+        return asked.exit_code
+
+
 def main() -> None:
     """Run the command line, and end with its exit code."""
     try:
-        sys.exit(cli.main(standalone_mode=False) or 0)
-    except click.Abort:
+        code = _run()
+        sys.stdout.flush()
+        sys.exit(code)
+    except (click.Abort, KeyboardInterrupt):
         sys.exit(_INTERRUPTED_EXIT_CODE)
     except click.ClickException as error:
         error.show()
@@ -64,7 +78,7 @@ def main() -> None:
         sys.exit(error.exit_code)
     except BrokenPipeError:
         # Whoever read our output, such as head(1), has enough of it.
-        sys.stderr.close()
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
     except Exception:
         with tempfile.NamedTemporaryFile(

@@ -59,10 +59,10 @@ sys.exit(main(sys.argv[0], sys.argv[1:]))
 
 def render(hook: str, python: str) -> bytes:
     """Return the text of a hook that runs under an interpreter. Raises HostError."""
-    if re.search(r"[\\\n]|'''", python):
+    if re.search(r"[\\\n\r]|'''", python):
         raise HostError(
             f"the interpreter's path {python!r} cannot stand in a hook",
-            "install mirage-hooks under a path without backslash, newline and ''' in it",
+            "install mirage-hooks under a path without backslash, line end and ''' in it",
         )
     try:
         return _TEMPLATE.format(

@@ -1,16 +1,19 @@
 """`mirage-hooks install` and `uninstall`: what is put into a repository, and taken out again."""
 
+import contextlib
 import os
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
 import tomlkit
 
-from mirage_hooks.boot import control, host, lock, runtime, survey, targets
+from mirage_hooks.boot import artifact, control, host, lock, runtime, survey, targets
 from mirage_hooks.boot.errors import ConfigError, HostError, RepositoryError
 from mirage_hooks.boot.files import write_atomic
-from mirage_hooks.boot.record import State
+from mirage_hooks.boot.guest import check_name
+from mirage_hooks.boot.record import Phase, State
 from mirage_hooks.boot.repository import Repository
 from mirage_hooks.installer import hookfile
 
@@ -47,12 +50,16 @@ def install(
     text = _host_text(state, repository, branch, user, guests)
     chosen = _validated(state, text, repository)
     texts = {hook: hookfile.render(hook, sys.executable) for hook in hookfile.HOOKS}
+    hooks = repository.common_dir / "hooks"
+    for hook in texts:
+        _refuse_two_foreign(hooks / hook)
+    for guest in guests:
+        _check_guest(guest)
     lines = []
     try:
         state.folder.mkdir(mode=0o700, exist_ok=True)
         state.store.mkdir(mode=0o700, exist_ok=True)
         with lock.hold(state.lock, "install", lambda holder: lines.append(f"waited for {holder}")):
-            hooks = repository.common_dir / "hooks"
             if not hooks.exists():
                 hooks.mkdir()
                 (state.folder / "made-hooks-folder").touch()
@@ -80,11 +87,11 @@ def _refuse_unfit(repository: Repository) -> None:
             f"{repository.name} is a submodule: git runs no hook there that could deploy",
             "install into a clone of its own",
         )
-    hooks_path = git.config_reader().get_value("core", "hooksPath", "")
-    if hooks_path:
+    if (elsewhere := repository.hooks_path()) is not None:
+        scope, path = elsewhere
         raise RepositoryError(
-            f"git takes the hooks of {repository.name} from core.hooksPath = {hooks_path}",
-            "unset it for this clone: git config --unset core.hooksPath",
+            f"git takes the hooks of {repository.name} from core.hooksPath = {path}",
+            f"run: git config --{scope} --unset core.hooksPath",
         )
     owner = repository.common_dir.stat().st_uid
     if owner != os.geteuid():
@@ -102,6 +109,7 @@ def _host_text(
 ) -> str:
     """Return the host file with what was asked for in it; what else it says stays as it is."""
     if state.host_file.exists():
+        host.load(state.host_file)
         document = tomlkit.parse(state.host_file.read_text(encoding="utf-8"))
     else:
         document = tomlkit.document()
@@ -141,14 +149,31 @@ def _validated(state: State, text: str, repository: Repository) -> str:
     return bound.branch
 
 
+def _check_guest(guest: GuestOption) -> None:
+    try:
+        check_name(guest.name)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+    targets.named(guest.target)
+    artifact.check_template(guest.image)
+
+
+def _is_foreign(path: Path) -> bool:
+    return path.is_symlink() or (path.exists() and not hookfile.is_ours(path))
+
+
+def _refuse_two_foreign(path: Path) -> None:
+    legacy = path.with_name(path.name + LEGACY)
+    if _is_foreign(path) and os.path.lexists(legacy):
+        raise ConfigError(
+            f"{path} is not ours, and {legacy.name} exists already",
+            "keep one of the two, then run install again",
+        )
+
+
 def _drop(path: Path, data: bytes) -> str:
     legacy = path.with_name(path.name + LEGACY)
-    if path.is_symlink() or (path.exists() and not hookfile.is_ours(path)):
-        if os.path.lexists(legacy):
-            raise ConfigError(
-                f"{path} is not ours, and {legacy.name} exists already",
-                "keep one of the two, then run install again",
-            )
+    if _is_foreign(path):
         path.rename(legacy)
         return f"{_write(path, data, 0o755)}; the hook that was there runs first, as {legacy.name}"
     return _write(path, data, 0o755)
@@ -193,7 +218,8 @@ def uninstall(
             lines.append(f"{state.folder}: kept")
             return lines
         if (state.folder / "made-hooks-folder").exists():
-            (repository.common_dir / "hooks").rmdir()
+            with contextlib.suppress(OSError):  # somebody else's hook may be in it by now
+                (repository.common_dir / "hooks").rmdir()
         runtime.remove(repository.common_dir)
         state.remove()
         lines.append(f"{state.folder}: removed")
@@ -206,12 +232,14 @@ def running_guests(state: State) -> list[str]:
 
 
 def _take_out(path: Path) -> list[str]:
-    if not hookfile.is_ours(path):
+    if os.path.lexists(path) and not hookfile.is_ours(path):
         return []
     legacy = path.with_name(path.name + LEGACY)
     if os.path.lexists(legacy):
         legacy.replace(path)
         return [f"{path}: the hook that was there before is back"]
+    if not path.exists():
+        return []
     path.unlink()
     return [f"{path}: removed"]
 
@@ -222,6 +250,8 @@ def _stop_all(state: State, running: list[str]) -> list[str]:
         live = survey.look(state, name).live
         monitor = state.monitor_state(live) if live is not None else None
         if live is not None and monitor is not None:
+            ended = {"ended_at": time.time(), "reason": "mirage-hooks was taken out"}
+            state.save(live.become(Phase.ENDED, **ended))
             control.stop(monitor)
             monitor.monitor.wait_gone(control.GRACE)
             lines.append(f"{name}: generation {live.number} stopped")

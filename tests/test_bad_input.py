@@ -258,7 +258,7 @@ def mounted(deployed: Site) -> Iterator[Callable[[Path, str], None]]:
     def mount(path: Path, options: str) -> None:
         kept = path.with_name(f"{path.name}.kept")
         shutil.copytree(path, kept)
-        command = ["mount", "-t", "tmpfs", "-o", f"mode=0700,{options}", "tmpfs", path]
+        command = ["mount", "-t", "tmpfs", "-o", f"mode=0700,{options}", "tmpfs", str(path)]
         subprocess.run(command, check=True)
         mounts.append(path)
         shutil.copytree(kept, path, dirs_exist_ok=True)

@@ -5,6 +5,7 @@ import re
 
 from mirage_hooks.boot.errors import ConfigError
 from mirage_hooks.boot.guest import HOST_NETWORK, Boot, Guest
+from mirage_hooks.boot.network import ports
 
 # MirageOS's own key for the address of an IPv4 or IPv6 stack (3.0 and later); given twice it is an
 # error (exit code 64).
@@ -21,6 +22,10 @@ class Unix:
                 "a unix guest is native code, and root does not run it as root",
                 'name one in host.toml: user = "...", at the top or for the guest alone',
             )
+        try:
+            ports(guest.args)
+        except ValueError as error:
+            raise ConfigError(f"args: {error}") from None
         if len(guest.network) > 1:
             raise ConfigError("a unix guest on the host's own sockets has one network at most")
         for device, config in guest.network.items():

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -71,13 +72,13 @@ def _owner(state: State) -> Finding:
 
 
 def _hooks_path(repository: Repository) -> Finding:
-    path = repository.git.config_reader().get_value("core", "hooksPath", "")
-    if path:
+    if (elsewhere := repository.hooks_path()) is not None:
+        scope, path = elsewhere
         return Finding(
             "failed",
             "core.hooksPath",
             f"git looks for hooks in {path}, not where they were dropped",
-            "git config --unset core.hooksPath",
+            f"git config --{scope} --unset core.hooksPath",
         )
     return Finding("ok", "core.hooksPath", "not set")
 
@@ -91,7 +92,9 @@ def _hook(path: Path, hook: str) -> Iterator[Finding]:
     elif not hookfile.is_ours(path):
         yield Finding("failed", hook, f"{path} is somebody else's", f"{_INSTALL}: it keeps theirs")
     elif not os.access(path, os.X_OK):
-        yield Finding("failed", hook, f"{path} is not executable", f"chmod +x '{path}'")
+        yield Finding(
+            "failed", hook, f"{path} is not executable", f"chmod +x {shlex.quote(str(path))}"
+        )
     else:
         yield _interpreter(path, hook)
 
@@ -134,7 +137,8 @@ def _host_file(repository: Repository, state: State) -> Iterator[Finding]:
             "warning",
             "branch",
             f"{head or 'a detached HEAD'} is checked out: pulls of it deploy nothing",
-            f"git checkout {bound.branch}, or: mirage-hooks install --branch {head}",
+            f"git checkout {bound.branch}"
+            + (f", or: mirage-hooks install --branch {head}" if head else ""),
         )
     if not repository.git.bare and repository.behind(bound.branch) is None:
         yield Finding(
@@ -171,8 +175,12 @@ def _disk(state: State) -> Finding:
 def _monitors(state: State) -> Iterator[Finding]:
     """A monitor in the cgroup of a login session, or of a service, is killed when that ends."""
     for name in state.guest_names():
-        live = survey.look(state, name).live
-        monitor = state.monitor_state(live) if live is not None else None
+        try:
+            live = survey.look(state, name).live
+            monitor = state.monitor_state(live) if live is not None else None
+        except Error as error:
+            yield Finding("failed", f"records of {name}", error.message, error.hint)
+            continue
         if monitor is None:
             continue
         scope = _mortal_scope(Path(f"/proc/{monitor.monitor.pid}/cgroup"))

@@ -1,26 +1,22 @@
 """Commands that show: what runs, what ran, what was said."""
 
-import json
-import sys
-import time
-from collections.abc import Callable, Iterator
 from functools import partial
-from pathlib import Path
 
 import click
 
-from mirage_hooks.boot import console, host, journal, lock, manifest, network, survey
+from mirage_hooks.boot import host, journal, lock, manifest, network, survey
 from mirage_hooks.boot.control import MonitorState
 from mirage_hooks.boot.errors import ConfigError, Error
 from mirage_hooks.boot.guest import short
 from mirage_hooks.boot.plan import Known
 from mirage_hooks.boot.record import Generation, Phase, State
 from mirage_hooks.boot.repository import Repository
+from mirage_hooks.installer import growing
 from mirage_hooks.installer.commands import context as shared
 from mirage_hooks.installer.output import ago, moment, print_json, print_table
 
 _json = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
-_FOLLOW_PAUSE = 0.1
+_ALL = 1_000_000
 
 
 @click.command()
@@ -207,29 +203,32 @@ def logs(
     """
     state = _installed(context)
     if guest is None:
-        _show_events(state, lines, follow, as_json)
+        for line in growing.lines(state.events, lines, follow):
+            if (event := journal.parse(line)) is not None:
+                _show_event(event, as_json)
         return 0
+    if as_json:
+        raise click.UsageError("--json is for the deploys' events: a console is text")
     _named(state, (guest,))
     chosen = _chosen(state, guest, generation)
-    for line in console.tail(str(state.console(chosen)), lines):
-        click.echo(line)
-    if follow:
-        _follow_console(state, chosen, newest=generation is None)
-    return 0
+    newest = generation is None
+    while True:
+        ended = partial(_newer, state, chosen, newest)
+        for line in growing.lines(state.console(chosen), lines, follow, ended):
+            click.echo(line)
+        if not follow:
+            return 0
+        chosen, lines = state.generations(guest)[-1], _ALL
+        click.echo(f"--- generation {chosen.number}", err=True)
 
 
-def _show_events(state: State, lines: int, follow: bool, as_json: bool) -> None:
-    size = state.events.stat().st_size if state.events.exists() else 0
-    for event in list(journal.read(str(state.events)))[-lines:]:
-        _show_event(event, as_json)
-    for line in _grow(state.events, size) if follow else ():
-        if (new := journal.parse(line)) is not None:
-            _show_event(new, as_json)
+def _newer(state: State, generation: Generation, wanted: bool) -> bool:
+    return wanted and state.generations(generation.guest)[-1].number > generation.number
 
 
 def _show_event(event: dict[str, object], as_json: bool) -> None:
     if as_json:
-        click.echo(json.dumps(event, ensure_ascii=False))
+        click.echo(journal.encode(event))
         return
     when = event.get("time")
     click.echo(f"{moment(when if isinstance(when, float) else None)} {event['message']}")
@@ -237,50 +236,11 @@ def _show_event(event: dict[str, object], as_json: bool) -> None:
 
 def _chosen(state: State, guest: str, number: int | None) -> Generation:
     generations = state.generations(guest)
-    if number is None:
-        return generations[-1]
-    for generation in generations:
-        if generation.number == number:
-            return generation
-    raise ConfigError(
-        f"{guest} has no generation {number}", f"mirage-hooks history {guest} lists them"
-    )
-
-
-def _follow_console(state: State, generation: Generation, newest: bool) -> None:
-    """Print what a console gets; go on to the next generation where there is one."""
-    path = state.console(generation)
-    position = path.stat().st_size if path.exists() else 0
-    while True:
-        for line in _grow(path, position, until=partial(_newer, state, generation, newest)):
-            click.echo(line.rstrip("\n"))
-        generation = state.generations(generation.guest)[-1]
-        click.echo(f"--- generation {generation.number}", err=True)
-        path, position = state.console(generation), 0
-
-
-def _newer(state: State, generation: Generation, wanted: bool) -> bool:
-    return wanted and state.generations(generation.guest)[-1].number > generation.number
-
-
-def _grow(path: Path, position: int, until: Callable[[], bool] = lambda: False) -> Iterator[str]:
-    """Yield the lines a file gets from `position` on, over its rotation."""
-    inode = path.stat().st_ino if path.exists() else 0
-    while True:
-        ended = until()
-        if path.exists():
-            status = path.stat()
-            if status.st_ino != inode or status.st_size < position:
-                inode, position = status.st_ino, 0
-            with path.open(encoding="utf-8", errors="replace") as file:
-                file.seek(position)
-                while (line := file.readline()).endswith("\n"):
-                    position = file.tell()
-                    yield line
-        if ended:
-            return
-        sys.stdout.flush()
-        time.sleep(_FOLLOW_PAUSE)
+    wanted = [one for one in generations if number in {None, one.number}]
+    if wanted:
+        return wanted[-1]
+    what = "no generation yet" if number is None else f"no generation {number}"
+    raise ConfigError(f"{guest} has {what}", f"mirage-hooks history {guest} lists them")
 
 
 def _installed(context: click.Context) -> State:

@@ -207,7 +207,7 @@ def test_a_file_is_read_by_its_path(folder: Path) -> None:
     commit(folder)
     blob = Repository(folder).tip("main").find("a/b/c")
     assert blob is not None
-    assert (blob.path, blob.size, blob.open().read()) == ("a/b/c", 4, b"text")
+    assert (blob.path, blob.size, blob.text(10)) == ("a/b/c", 4, "text")
 
 
 def test_a_file_is_known_by_its_object_id(folder: Path) -> None:
@@ -318,7 +318,8 @@ def test_any_bytes_are_read_as_they_were_committed(folder: Path) -> None:
         commit(folder)
         blob = Repository(folder).tip("main").find("page")
         assert blob is not None
-        assert blob.open().read() == data
+        with blob.open() as stream:
+            assert stream.read() == data
 
     property_holds()
 
@@ -329,9 +330,9 @@ def test_a_stream_that_was_not_read_to_its_end_disturbs_no_other(folder: Path) -
     one, two = revision.find("one"), revision.find("two")
     assert one is not None
     assert two is not None
-    begun = one.open()
-    begun.read(10)
-    assert two.text(10) == "two"
+    with one.open() as begun:
+        assert begun.read(10) == b"1" * 10
+        assert two.text(10) == "two"
 
 
 # Damage.

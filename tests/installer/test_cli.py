@@ -195,7 +195,8 @@ def interrupted(site: Site) -> "subprocess.CompletedProcess[str]":
     site.pull()
     site.install()
     process = subprocess.Popen(
-        [COMMAND, "deploy"],
+        # A background job of a shell, as which the tests may run, is born to ignore SIGINT.
+        ["env", "--default-signal=INT", COMMAND, "deploy"],
         cwd=site.clone,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -402,7 +402,8 @@ class Following:
     def __init__(self, site: Site, *arguments: str) -> None:
         self.text = ""
         self._process = subprocess.Popen(
-            [COMMAND, "logs", "-f", *arguments],
+            # A background job of a shell, as which the tests may run, is born to ignore SIGINT.
+            ["env", "--default-signal=INT", COMMAND, "logs", "-f", *arguments],
             cwd=site.clone,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
