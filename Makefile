@@ -1,5 +1,5 @@
 # make demo   the main job, end to end, in a temporary folder
-# make test   the tests
+# make test   the tests; with PYTEST="-k word" some of them
 # make lint   types, style, and our own pre-commit checks
 # make bench  what a pull pays for the hook, downtime, memory: as ratios
 # Each does its own set-up: an environment in .venv, and Debian packages where root runs it.
@@ -16,7 +16,7 @@ demo: $(READY)
 	@$(VENV)/bin/python contrib/demo.py
 
 test: $(READY)
-	$(VENV)/bin/pytest $(PYTEST)
+	$(VENV)/bin/pytest --numprocesses auto $(PYTEST)
 
 lint: $(READY)
 	$(VENV)/bin/ruff check .

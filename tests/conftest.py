@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from mirage_hooks.boot import control
-from support import GUESTS, Site, make_site, monitors_of
+from mirage_hooks.boot import control, lock
+from support import GUESTS, Site, make_site, monitors_of, wait_for
 
 
 @pytest.fixture(scope="session")
@@ -55,6 +55,8 @@ def site(tmp_path: Path, compiled: Callable[[str], Path]) -> Iterator[Site]:
     made = make_site(tmp_path, compiled)
     yield made
     if made.clone.exists():
+        # A converge may go on that nobody follows any more.
+        wait_for(lambda: lock.holder(made.state.lock) is None)
         for monitor in monitors_of(made.state):
             control.stop(monitor)
             monitor.monitor.wait_gone(5)
