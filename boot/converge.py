@@ -11,7 +11,7 @@ import traceback
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 import msgspec
 
@@ -23,17 +23,19 @@ from mirage_hooks.boot import (
     manifest,
     network,
     recover,
+    request,
     settled,
     survey,
 )
-from mirage_hooks.boot.errors import ConfigError, Error, HostError
+from mirage_hooks.boot.errors import Error, HostError
 from mirage_hooks.boot.guest import short
 from mirage_hooks.boot.host import Host
 from mirage_hooks.boot.journal import Journal
 from mirage_hooks.boot.manifest import DesiredState
-from mirage_hooks.boot.plan import Action, Known, Launch, Verb, Wish, decide, pin_holds, plan
+from mirage_hooks.boot.plan import Action, Launch, Verb, Wish, decide, pin_holds, plan
 from mirage_hooks.boot.record import Intent, Phase, State
 from mirage_hooks.boot.repository import Repository, Revision, clean_environment
+from mirage_hooks.boot.request import Request
 from mirage_hooks.boot.store import Store
 from mirage_hooks.boot.switch import Switch
 
@@ -46,23 +48,12 @@ _KEPT_RUNS = 50
 _BUG_EXIT_CODE = 70  # EX_SOFTWARE of sysexits.h
 
 
-class Request(msgspec.Struct, frozen=True, kw_only=True):
-    """What is asked of a converge. `origin` says by whom, in a word: pull, deploy, ..."""
-
-    origin: str
-    verb: Literal["deploy", "reboot", "stop", "start", "rollback"] = "deploy"
-    guests: tuple[str, ...] = ()
-    to: int | None = None
-    retry: bool = False
-    allow_empty: bool = False
-
-
 class Converger:
     """One converge of one repository."""
 
-    def __init__(self, repository: Repository, request: Request, log: Journal) -> None:
+    def __init__(self, repository: Repository, asked: Request, log: Journal) -> None:
         self._repository = repository
-        self._request = request
+        self._request = asked
         self._journal = log
         self._state = State(repository.common_dir)
         self._faults: dict[str, Error] = {}
@@ -84,7 +75,7 @@ class Converger:
             if self._request.verb == "stop":
                 return self._stop_and_hold(tip, bound)
             desired = manifest.read(tip, bound, self._store)
-            wish = self._take_request(desired, survey.look_at_all(self._state))
+            wish = request.take(self._request, self._state, self._journal, desired)
             actions = plan(desired, survey.look_at_all(self._state), wish)
             self._say_plan(desired, actions)
             self._carry_out(actions)
@@ -106,29 +97,12 @@ class Converger:
                 "pulling into what is checked out changes nothing that runs",
             )
 
-    # The operator's word.
-
-    def _take_request(self, desired: DesiredState, known: dict[str, Known]) -> Wish:
-        request = self._request
-        self._refuse_unknown(desired.names | set(known))
-        for name in request.guests:
-            self._take_word(name, desired, known.get(name, Known()))
-        names = request.guests or tuple(desired.names)
-        reboot = frozenset(names) if request.verb == "reboot" else frozenset()
-        return Wish(reboot, request.retry, request.allow_empty)
-
-    def _refuse_unknown(self, there: frozenset[str]) -> None:
-        for name in self._request.guests:
-            if name not in there:
-                guests = ", ".join(sorted(there)) or "none"
-                raise ConfigError(f"there is no guest {name!r}", f"the guests here: {guests}")
-
     def _stop_and_hold(self, tip: Revision, bound: Host) -> int:
         """Stop guests and hold them: also where what the repository says cannot be read."""
         there = set(self._state.guest_names())
         with contextlib.suppress(Error):
             there.update(manifest.read_guests(tip, bound))
-        self._refuse_unknown(frozenset(there))
+        request.refuse_unknown(self._request, there)
         settled.clear(self._state)
         for name in sorted(self._request.guests or there):
             self._state.set_intent(name, Intent("held", time.time()))
@@ -138,41 +112,6 @@ class Converger:
                 self._say("guest.held", f"{name}: held by hand", guest=name)
         self._end(0, "done: no pull starts what is held, until `mirage-hooks start` does")
         return 0
-
-    def _take_word(self, name: str, desired: DesiredState, known: Known) -> None:
-        match self._request.verb:
-            case "start" | "reboot" if known.intent is not None and known.intent.kind == "held":
-                self._state.set_intent(name, None)
-            case "rollback":
-                self._pin(name, desired, known)
-
-    def _pin(self, name: str, desired: DesiredState, known: Known) -> None:
-        request = self._request
-        running = known.live or known.last
-        if request.to is not None:
-            target = known.numbered(request.to)
-            if target is None or target.healthy_at is None:
-                healthy = [
-                    str(one.number) for one in known.generations if one.healthy_at is not None
-                ]
-                raise ConfigError(
-                    f"{name} has no healthy generation {request.to}",
-                    f"these were healthy: {', '.join(healthy) or 'none'}",
-                )
-        else:
-            target = known.last_healthy(running.digest) if running is not None else None
-            if target is None:
-                raise ConfigError(f"{name} has no other healthy state to go back to")
-        wanted = desired.guests.get(name)
-        pin = Intent("pinned", time.time(), target.number, wanted.boot.digest if wanted else None)
-        self._state.set_intent(name, pin)
-        self._say(
-            "guest.pinned",
-            f"{name}: pinned to generation {target.number} ({short(target.boot.image)}) until the "
-            "repository asks for something new",
-            guest=name,
-            generation=target.number,
-        )
 
     # Carrying out.
 

@@ -1,8 +1,8 @@
 """The daemon that owns one generation of a guest: its tender, its console, its restarts.
 
-It starts *armed*: the tender's process exists already, forked, in a session of its own, with user,
-streams and parent-death signal in place, and waits only for a byte to exec. So what lies between
-the end of the old guest and the first instruction of the new one is one message and one exec.
+It starts *armed*: the tender's process exists already (tender.py) and waits only for a byte to
+exec. So what lies between the end of the old guest and the first instruction of the new one is one
+message and one exec.
 
 Whoever starts it holds one end of a socket pair: the *controller*. A controller that vanishes
 before `fire` disarms it. One that vanishes after `fire` changes nothing: ending the old generation
@@ -13,18 +13,13 @@ It stays in memory, and an upgrade may replace files under it: imports are few, 
 """
 
 import contextlib
-import errno
 import os
-import pwd
-import select
 import selectors
 import signal
 import socket
 import sys
 import time
 from collections import deque
-from ctypes import CDLL
-from typing import NoReturn
 
 from daemon import DaemonContext
 
@@ -32,9 +27,7 @@ from mirage_hooks.boot import control, journal
 from mirage_hooks.boot.console import ConsoleLog
 from mirage_hooks.boot.control import MonitorState, Orders
 from mirage_hooks.boot.process import identify
-
-_LIBC = CDLL(None, use_errno=True)
-_PR_SET_PDEATHSIG = 1  # prctl(2)
+from mirage_hooks.boot.tender import Tender
 
 # Exit codes a MirageOS guest is not booted again after: --help (63) and a bad argument (64) come
 # back the same every time.
@@ -43,27 +36,6 @@ _HOPELESS = frozenset({63, 64})
 # Restarts wait FIRST seconds, then twice as long each time, LONGEST at the most.
 _BACKOFF_FIRST = 0.5
 _BACKOFF_LONGEST = 60.0
-
-
-def explain_exit(status: int) -> tuple[str, int | None]:
-    """Return how a process ended, in words, and its exit code, None for a signal.
-
-    `status` is as os.waitstatus_to_exitcode gives it. The meanings are MirageOS's.
-    """
-    if status < 0:
-        try:
-            return f"killed by {signal.Signals(-status).name}", None
-        except ValueError:  # a real-time signal
-            return f"killed by signal {-status}", None
-    meaning = {
-        2: "an uncaught exception, such as a port in use",
-        63: "it was asked for its --help",
-        64: "an argument it does not take",
-        126: "the image cannot be executed",
-        127: "the image cannot be found",
-        255: "an abort or a trap",
-    }.get(status)
-    return f"exited with {status}" + (f" ({meaning})" if meaning else ""), status
 
 
 class Monitor:
@@ -78,7 +50,6 @@ class Monitor:
         self._selector = selectors.DefaultSelector()
         self._controller: socket.socket | None = controller
         self._buffers: dict[socket.socket, bytes] = {}
-        self._pidfd = self._output = self._trigger = -1
         self._restart_at: float | None = None
         self._listener = self._listen(orders.socket)
         self.state = MonitorState("armed", identify(os.getpid()), None, orders.socket)
@@ -103,7 +74,7 @@ class Monitor:
                 timeout = max(0.0, self._restart_at - time.monotonic())
             events = self._selector.select(timeout)
             # The console first: what a guest said before it died belongs before its end.
-            for key, _ in sorted(events, key=lambda event: event[0].fd != self._output):
+            for key, _ in sorted(events, key=lambda event: event[0].fd != self._tender.output):
                 if self.state.phase in control.LIVE and key.fd in self._selector.get_map():
                     key.data(key.fileobj)
             if self._restart_at is not None and time.monotonic() >= self._restart_at:
@@ -138,62 +109,10 @@ class Monitor:
     # The tender.
 
     def _arm(self) -> None:
-        """Fork the process that will be the tender, up to its exec."""
-        executable = self._orders.executable
-        account = pwd.getpwnam(self._orders.user) if self._orders.user else None
-        # Another user may not reach the state folder: such a tender is executed by descriptor. A
-        # script's interpreter opens that descriptor again, so it has to outlive the exec.
-        image = os.open(executable, os.O_RDONLY | os.O_CLOEXEC) if account else -1
-        if image >= 0 and os.pread(image, 2, 0) == b"#!":
-            os.set_inheritable(image, True)
-        trigger, self._trigger = os.pipe2(os.O_CLOEXEC)
-        self._output, output = os.pipe2(os.O_CLOEXEC)
-        parent = os.getpid()
-        pid = os.fork()
-        if pid == 0:
-            try:
-                os.close(self._trigger)
-                self._become_tender(parent, trigger, output, image, account)
-            except BaseException as error:
-                code = 127 if getattr(error, "errno", 0) == errno.ENOENT else 126
-                os.write(2, f"cannot execute {executable}: {error}\n".encode())
-                os._exit(code)
-        for descriptor in (trigger, output, *([image] if image >= 0 else [])):
-            os.close(descriptor)
-        os.set_blocking(self._output, False)
-        self._pidfd = os.pidfd_open(pid)
-        self.state.tender = identify(pid)
-        self._selector.register(self._output, selectors.EVENT_READ, lambda _: self._drain())
-        self._selector.register(self._pidfd, selectors.EVENT_READ, lambda _: self._on_exit())
-
-    def _become_tender(
-        self,
-        parent: int,
-        trigger: int,
-        output: int,
-        image: int,
-        account: pwd.struct_passwd | None,
-    ) -> NoReturn:
-        os.setsid()
-        null = os.open(os.devnull, os.O_RDONLY)
-        for source, target in ((null, 0), (output, 1), (output, 2)):
-            os.dup2(source, target)
-        signal.set_wakeup_fd(-1)
-        for signum in (signal.SIGTERM, signal.SIGPIPE, signal.SIGXFSZ):
-            signal.signal(signum, signal.SIG_DFL)
-        os.umask(0o022)
-        os.chdir("/")
-        if account is not None:
-            os.initgroups(account.pw_name, account.pw_gid)
-            os.setgid(account.pw_gid)
-            os.setuid(account.pw_uid)
-        # After setuid, which clears it (prctl(2)); the parent may have gone before it was set.
-        if _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL) != 0 or os.getppid() != parent:
-            os._exit(126)
-        if not os.read(trigger, 1):
-            os._exit(0)
-        program: int | str = image if image >= 0 else self._orders.executable
-        os.execve(program, self._orders.argv, self._orders.environment)  # noqa: S606
+        self._tender = tender = Tender(self._orders, self._console)
+        self.state.tender = tender.process
+        self._selector.register(tender.output, selectors.EVENT_READ, lambda _: self._drain())
+        self._selector.register(tender.pidfd, selectors.EVENT_READ, lambda _: self._on_exit())
 
     def _fire(self, predecessors: list[dict[str, object]]) -> None:
         """End the old generations, then let the tender go."""
@@ -203,42 +122,19 @@ class Monitor:
         self._pull_trigger()
 
     def _pull_trigger(self) -> None:
-        os.write(self._trigger, b"!")
+        self._tender.go()
         self.state.started = time.time()
-        os.close(self._trigger)
         self._enter("running")
 
-    def _drain(self) -> bool:
-        """Take what the console holds now; return whether more may come."""
-        try:
-            data = os.read(self._output, 65536)
-        except BlockingIOError:
-            return True
-        self._console.write(data)
-        if not data:
-            self._selector.unregister(self._output)
-        return bool(data)
-
-    def _drain_rest(self) -> None:
-        """Take what a dead guest left in the pipe: a pipe's worth, should a child still write."""
-        for _ in range(16):
-            if self._output not in self._selector.get_map() or not self._drain():
-                break
-        self._console.flush()
+    def _drain(self) -> None:
+        if not self._tender.drain():
+            self._selector.unregister(self._tender.output)
 
     def _reap(self) -> None:
-        """Collect the dead tender, its process group and its last words."""
-        assert self.state.tender is not None  # noqa: S101 - there was one to wait for
-        pid = self.state.tender.pid
-        _, status = os.waitpid(pid, 0)
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(pid, signal.SIGKILL)
-        self._drain_rest()
-        for descriptor in (self._pidfd, self._output):
+        for descriptor in (self._tender.pidfd, self._tender.output):
             if descriptor in self._selector.get_map():
                 self._selector.unregister(descriptor)
-            os.close(descriptor)
-        self.state.exit, self.state.exit_code = explain_exit(os.waitstatus_to_exitcode(status))
+        self.state.exit, self.state.exit_code = self._tender.reap()
 
     def _on_exit(self) -> None:
         """The guest ended by itself: the controller judges, or else the restart policy."""
@@ -289,8 +185,13 @@ class Monitor:
 
     def _boot_again(self) -> None:
         self._restart_at = None
+        try:
+            self._arm()
+        except (OSError, KeyError) as error:  # its image, or its user, is no longer there
+            self._event("guest.given-up", f"it cannot be booted again: {error}", exit=None)
+            self._enter("given-up")
+            return
         self.state.restarts += 1
-        self._arm()
         self._pull_trigger()
 
     # Requests.
@@ -305,34 +206,13 @@ class Monitor:
         self._unsettle()
         if phase == "running":
             self._enter("stopping")
-            self._signal(signal.SIGTERM)
-            if not self._ends_within(control.GRACE):
+            if not self._tender.end(control.GRACE):
                 self._console.note(f"no end within {control.GRACE:g} s of SIGTERM: killed")
-                self._signal(signal.SIGKILL)
             self._reap()
         self.state.phase = "stopped"
 
-    def _signal(self, signum: int) -> None:
-        """Signal the tender's process group; it is a zombie at the least until it is reaped."""
-        assert self.state.tender is not None  # noqa: S101 - a running guest has a tender
-        os.killpg(self.state.tender.pid, signum)
-
-    def _ends_within(self, seconds: float) -> bool:
-        """Wait for the tender's end, draining its console meanwhile; return whether it came."""
-        deadline = time.monotonic() + seconds
-        watched = [self._pidfd]
-        if self._output in self._selector.get_map():  # a guest may have closed its console
-            watched.append(self._output)
-        while (left := deadline - time.monotonic()) > 0:
-            ready, _, _ = select.select(watched, [], [], left)
-            if self._pidfd in ready:
-                return True
-            if ready and not self._drain():
-                watched.remove(self._output)
-        return False
-
     def _disarm(self) -> None:
-        os.close(self._trigger)
+        self._tender.disarm()
         self._reap()
         self.state.phase = "disarmed"
 

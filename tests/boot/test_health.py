@@ -16,8 +16,8 @@ from mirage_hooks.boot.console import ConsoleLog
 from mirage_hooks.boot.control import MonitorState
 from mirage_hooks.boot.guest import Check
 from mirage_hooks.boot.health import Subject, Verdict, examine
-from mirage_hooks.boot.monitor import explain_exit
 from mirage_hooks.boot.process import identify
+from mirage_hooks.boot.tender import explain_exit
 from support import free_port
 
 

@@ -19,8 +19,8 @@ import pytest
 from mirage_hooks.boot import control, journal
 from mirage_hooks.boot.console import tail, text_of
 from mirage_hooks.boot.control import Conversation, MonitorState, Orders, RestartPolicy
-from mirage_hooks.boot.monitor import explain_exit
 from mirage_hooks.boot.process import ProcessId
+from mirage_hooks.boot.tender import explain_exit
 from support import USER, free_port, get, wait_for
 
 ENVIRONMENT = {"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8"}

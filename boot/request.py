@@ -1,0 +1,89 @@
+"""What is asked of a converge, and the operator's word on guests that comes with it."""
+
+import time
+from collections.abc import Set
+from typing import Literal
+
+import msgspec
+
+from mirage_hooks.boot import survey
+from mirage_hooks.boot.errors import ConfigError
+from mirage_hooks.boot.guest import short
+from mirage_hooks.boot.journal import Journal
+from mirage_hooks.boot.manifest import DesiredState
+from mirage_hooks.boot.plan import Known, Wish
+from mirage_hooks.boot.record import Generation, Intent, State
+
+
+class Request(msgspec.Struct, frozen=True, kw_only=True):
+    """What is asked of a converge. `origin` says by whom, in a word: pull, deploy, ..."""
+
+    origin: str
+    verb: Literal["deploy", "reboot", "stop", "start", "rollback"] = "deploy"
+    guests: tuple[str, ...] = ()
+    to: int | None = None
+    retry: bool = False
+    allow_empty: bool = False
+
+
+def refuse_unknown(request: Request, there: Set[str]) -> None:
+    """Raise ConfigError where a guest is named that is not there."""
+    for name in request.guests:
+        if name not in there:
+            guests = ", ".join(sorted(there)) or "none"
+            raise ConfigError(f"there is no guest {name!r}", f"the guests here: {guests}")
+
+
+def take(request: Request, state: State, journal: Journal, desired: DesiredState) -> Wish:
+    """Record the operator's word on each guest that is named; return what is asked for beside."""
+    known = survey.look_at_all(state)
+    refuse_unknown(request, desired.names | set(known))
+    for name in request.guests:
+        one = known.get(name, Known())
+        if request.verb == "rollback":
+            _pin(request, state, journal, desired, name, one)
+        elif request.verb in {"start", "reboot"} and one.intent and one.intent.kind == "held":
+            state.set_intent(name, None)
+    reboot = request.guests or tuple(desired.names)
+    return Wish(
+        frozenset(reboot if request.verb == "reboot" else ()), request.retry, request.allow_empty
+    )
+
+
+def _pin(
+    request: Request,
+    state: State,
+    journal: Journal,
+    desired: DesiredState,
+    name: str,
+    known: Known,
+) -> None:
+    """Pin a guest to the generation that it is to be rolled back to."""
+    target = _rollback_target(request, name, known)
+    wanted = desired.guests.get(name)
+    digest = wanted.boot.digest if wanted is not None else None
+    state.set_intent(name, Intent("pinned", time.time(), target.number, digest))
+    journal.event(
+        "guest.pinned",
+        f"{name}: pinned to generation {target.number} ({short(target.boot.image)}) until the "
+        "repository asks for something new",
+        guest=name,
+        generation=target.number,
+    )
+
+
+def _rollback_target(request: Request, name: str, known: Known) -> Generation:
+    if request.to is not None:
+        target = known.numbered(request.to)
+        if target is None or target.healthy_at is None:
+            healthy = [str(one.number) for one in known.generations if one.healthy_at is not None]
+            raise ConfigError(
+                f"{name} has no healthy generation {request.to}",
+                f"these were healthy: {', '.join(healthy) or 'none'}",
+            )
+        return target
+    running = known.live or known.last
+    target = known.last_healthy(running.digest) if running is not None else None
+    if target is None:
+        raise ConfigError(f"{name} has no other healthy state to go back to")
+    return target

@@ -1,0 +1,160 @@
+"""The process that runs a guest: forked up to the instant before its exec, let go by one byte.
+
+Shared with nobody but the monitor, which stays in memory: few imports, all at the top.
+"""
+
+import contextlib
+import errno
+import os
+import pwd
+import select
+import signal
+import time
+from ctypes import CDLL
+from typing import NoReturn
+
+from mirage_hooks.boot.console import ConsoleLog
+from mirage_hooks.boot.control import Orders
+from mirage_hooks.boot.process import identify
+
+_LIBC = CDLL(None, use_errno=True)
+_PR_SET_PDEATHSIG = 1  # prctl(2)
+
+# A pipe holds 64 KiB by default: what a dead guest can have left in it, should a child still write.
+_READ_BYTES = 65536
+_READS_AT_THE_END = 16
+
+
+def explain_exit(status: int) -> tuple[str, int | None]:
+    """Return how a process ended, in words, and its exit code, None for a signal.
+
+    `status` is as os.waitstatus_to_exitcode gives it. The meanings are MirageOS's.
+    """
+    if status < 0:
+        try:
+            return f"killed by {signal.Signals(-status).name}", None
+        except ValueError:  # a real-time signal
+            return f"killed by signal {-status}", None
+    meaning = {
+        2: "an uncaught exception, such as a port in use",
+        63: "it was asked for its --help",
+        64: "an argument it does not take",
+        126: "the image cannot be executed",
+        127: "the image cannot be found",
+        255: "an abort or a trap",
+    }.get(status)
+    return f"exited with {status}" + (f" ({meaning})" if meaning else ""), status
+
+
+class Tender:
+    """A tender, from the fork to the last word on its console.
+
+    `process` is its identity, the same before and after the exec; `pidfd` is readable once it has
+    ended, `output` while there is something on its console and once that is closed.
+    """
+
+    def __init__(self, orders: Orders, console: ConsoleLog) -> None:
+        """Fork it: own session, user, streams and parent-death signal in place. Raises OSError."""
+        self._console = console
+        account = pwd.getpwnam(orders.user) if orders.user else None
+        # Another user may not reach the state folder: such a tender is executed by descriptor. A
+        # script's interpreter opens that descriptor again, so it has to outlive the exec.
+        image = os.open(orders.executable, os.O_RDONLY | os.O_CLOEXEC) if account else -1
+        if image >= 0 and os.pread(image, 2, 0) == b"#!":
+            os.set_inheritable(image, True)
+        trigger, self._trigger = os.pipe2(os.O_CLOEXEC)
+        self.output, output = os.pipe2(os.O_CLOEXEC)
+        parent = os.getpid()
+        pid = os.fork()
+        if pid == 0:
+            try:
+                os.close(self._trigger)
+                _prepare(parent, output, account)
+                _wait_and_execute(trigger, image, orders)
+            except BaseException as error:
+                code = 127 if getattr(error, "errno", 0) == errno.ENOENT else 126
+                os.write(2, f"cannot execute {orders.executable}: {error}\n".encode())
+                os._exit(code)
+        for descriptor in (trigger, output, *([image] if image >= 0 else [])):
+            os.close(descriptor)
+        os.set_blocking(self.output, False)
+        self.open = True
+        self.pidfd = os.pidfd_open(pid)
+        self.process = identify(pid)
+
+    def go(self) -> None:
+        """Let it exec."""
+        os.write(self._trigger, b"!")
+        os.close(self._trigger)
+
+    def disarm(self) -> None:
+        """Let it end without an exec."""
+        os.close(self._trigger)
+
+    def drain(self) -> bool:
+        """Take what its console holds now; return whether more may come."""
+        try:
+            data = os.read(self.output, _READ_BYTES)
+        except BlockingIOError:
+            return True
+        self._console.write(data)
+        self.open = bool(data)
+        return self.open
+
+    def end(self, grace: float) -> bool:
+        """Signal its process group: SIGTERM, and after `grace` seconds SIGKILL.
+
+        Its console is drained meanwhile: a full pipe must not keep it from ending. Returns whether
+        SIGTERM was enough.
+        """
+        os.killpg(self.process.pid, signal.SIGTERM)
+        deadline = time.monotonic() + grace
+        while (left := deadline - time.monotonic()) > 0:
+            watched = [self.pidfd, self.output] if self.open else [self.pidfd]
+            ready, _, _ = select.select(watched, [], [], left)
+            if self.pidfd in ready:
+                return True
+            if ready:
+                self.drain()
+        os.killpg(self.process.pid, signal.SIGKILL)
+        return False
+
+    def reap(self) -> tuple[str, int | None]:
+        """Collect it, the rest of its process group, its last words; return how it ended."""
+        _, status = os.waitpid(self.process.pid, 0)
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        for _ in range(_READS_AT_THE_END):
+            if not self.open or not self.drain():
+                break
+        self._console.flush()
+        os.close(self.pidfd)
+        os.close(self.output)
+        return explain_exit(os.waitstatus_to_exitcode(status))
+
+
+def _prepare(parent: int, output: int, account: pwd.struct_passwd | None) -> None:
+    """Make the forked process what the guest is to find."""
+    os.setsid()
+    null = os.open(os.devnull, os.O_RDONLY)
+    for source, target in ((null, 0), (output, 1), (output, 2)):
+        os.dup2(source, target)
+    signal.set_wakeup_fd(-1)
+    for signum in (signal.SIGTERM, signal.SIGPIPE, signal.SIGXFSZ):
+        signal.signal(signum, signal.SIG_DFL)
+    os.umask(0o022)
+    os.chdir("/")
+    if account is not None:
+        os.initgroups(account.pw_name, account.pw_gid)
+        os.setgid(account.pw_gid)
+        os.setuid(account.pw_uid)
+    # After setuid, which clears it (prctl(2)); the parent may have gone before it was set.
+    if _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL) != 0 or os.getppid() != parent:
+        os._exit(126)
+
+
+def _wait_and_execute(trigger: int, image: int, orders: Orders) -> NoReturn:
+    if not os.read(trigger, 1):
+        os._exit(0)
+    program: int | str = image if image >= 0 else orders.executable
+    os.execve(program, orders.argv, orders.environment)  # noqa: S606
