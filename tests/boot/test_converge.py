@@ -146,7 +146,7 @@ def test_an_image_that_is_not_healthy_is_rolled_back(deployed: Site) -> None:
     assert "exited with 2 (an uncaught exception" in pull.stderr
     assert 'exception Failure("asked to exit")' in pull.stderr
     assert "roll back: " in pull.stderr
-    assert pull.stderr.splitlines()[-1].startswith("mirage-hooks: not as it should be: www: ")
+    assert pull.stderr.splitlines()[-2].startswith("mirage-hooks: not as it should be: www: ")
 
 
 def test_a_rollback_is_never_reported_as_success(deployed: Site) -> None:

@@ -2,6 +2,7 @@
 
 import os
 import pwd
+import shlex
 import stat
 import tempfile
 from collections.abc import Iterator
@@ -302,7 +303,7 @@ def test_a_state_folder_that_others_may_write_comes_with_the_command_that_mends_
     state.folder.chmod(0o777)
     with pytest.raises(HostError) as refused:
         state.check_access()
-    assert refused.value.hint == f"run: chmod 700 '{state.folder}'"
+    assert refused.value.hint == f"run: chmod 700 {shlex.quote(str(state.folder))}"
 
 
 @pytest.fixture
