@@ -6,6 +6,7 @@ import msgspec
 
 from mirage_hooks.boot.errors import ConfigError, Error, RepositoryError
 from mirage_hooks.boot.guest import Boot, short
+from mirage_hooks.boot.network import configured
 from mirage_hooks.boot.repository import Blob, Revision
 
 POINTER = "latest"
@@ -127,7 +128,7 @@ def difference(old: Boot, new: Boot, path: str, size: str) -> str:
         changes.append(f"network {_networks(old)} -> {_networks(new)}")
     if old.arguments != new.arguments:
         changes.append(f"arguments {_arguments(old)} -> {_arguments(new)}")
-    if old.network == new.network:
+    if old.network == new.network and configured(old) == configured(new):
         changes.append("network unchanged")
     return "; ".join(changes)
 

@@ -18,6 +18,11 @@ _SOLO5_ABI = 0x31494241
 _SOLO5_TARGETS: dict[int, Target] = {1: "hvt", 2: "spt", 3: "virtio", 6: "xen"}
 
 
+# What a hostile file could make the reading of notes take hours with.
+_MOST_SEGMENTS = 64
+_MOST_NOTES = 1 << 16
+
+
 class Image(msgspec.Struct, frozen=True):
     """What an image turned out to be."""
 
@@ -58,6 +63,9 @@ def _inspect_elf(file: BinaryIO) -> Image:
     segments = list(elf.iter_segments())
     if not any(segment["p_type"] == "PT_LOAD" for segment in segments):
         raise ImageError("it is an ELF file with nothing in it to load")
+    notes = [segment for segment in segments if isinstance(segment, NoteSegment)]
+    if len(segments) > _MOST_SEGMENTS or sum(one["p_filesz"] for one in notes) > _MOST_NOTES:
+        raise ImageError("it has more segments or notes than any unikernel: it is not looked at")
     end = max(segment["p_offset"] + segment["p_filesz"] for segment in segments)
     if end > size:
         raise ImageError(f"it is cut short: {size} bytes of at least {end}")

@@ -5,6 +5,7 @@ On the way of every hook that has something to do, so it imports little.
 
 import json
 import os
+import pwd
 import sys
 import time
 from collections.abc import Callable
@@ -16,6 +17,14 @@ from mirage_hooks.boot.errors import HostError, RepositoryError
 # A hook does not follow for longer: git, cron or a pusher wait for it. Seconds.
 LIMIT = 900.0
 _PAUSE = 0.02
+
+
+def user_name(uid: int) -> str:
+    """Return a user's name, the number for one without."""
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)
 
 
 @dataclass(frozen=True)
@@ -40,7 +49,12 @@ def start(common_dir: str, request: dict[str, object]) -> Run:
     try:
         if not os.path.isdir(folder):
             raise RepositoryError(
-                f"mirage-hooks is not installed in {common_dir}", "run: mirage-hooks install"
+                f"nothing is installed in {common_dir}", "run: mirage-hooks install"
+            )
+        if os.stat(folder).st_uid != os.geteuid():  # or root would leave files of its own there
+            raise HostError(
+                f"the state in {folder} belongs to user {user_name(os.stat(folder).st_uid)}",
+                "run this as that user: what runs here is theirs",
             )
         os.makedirs(runs, mode=0o700, exist_ok=True)
         output = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
@@ -76,7 +90,7 @@ def follow(run: Run, show: Callable[[dict[str, object]], None], limit: float | N
     with open(run.path, encoding="utf-8", errors="replace") as file:
         pending = ""
         while True:
-            gone = os.waitpid(run.pid, os.WNOHANG)[0] != 0
+            gone, status = os.waitpid(run.pid, os.WNOHANG)
             while chunk := file.readline():
                 pending += chunk
                 if not pending.endswith("\n"):
@@ -88,8 +102,10 @@ def follow(run: Run, show: Callable[[dict[str, object]], None], limit: float | N
                 if event["event"] == "converge.finished":
                     return int(str(event["exit_code"]))
             if gone:
+                code = os.waitstatus_to_exitcode(status)
+                how = f"ended with {code}" if code >= 0 else "was killed"
                 raise HostError(
-                    f"the converger (pid {run.pid}) was killed before it had finished",
+                    f"the converger (pid {run.pid}) {how} before it had finished",
                     "nothing is lost: the next pull or `mirage-hooks deploy` goes on from there; "
                     f"its log: {run.path}",
                 )

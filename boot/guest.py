@@ -16,6 +16,9 @@ NAME = re.compile(r"[A-Za-z][-A-Za-z0-9_.]*\Z")
 _DURATION = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)(ms|s|m|h)\Z")
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 
+# The longest a check may take, seconds: the lock is held meanwhile.
+MOST_WITHIN = 900
+
 # The logical network of the host's own sockets: MirageOS's socket stack, on the unix target.
 HOST_NETWORK = "host"
 
@@ -92,6 +95,8 @@ class Check(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
         for duration in (self.alive, self.within, self.interval):
             if duration is not None:
                 seconds(duration)
+        if seconds(self.within) > MOST_WITHIN:
+            raise ValueError(f"within is at most {MOST_WITHIN} s: others wait for the deploy")
         if not 0 < seconds(self.interval) <= seconds(self.within):
             raise ValueError("interval has to be more than nothing and at most within")
         if self.alive_seconds > seconds(self.within):

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from mirage_hooks.boot import console, network
+from mirage_hooks.boot.console import harmless
 from mirage_hooks.boot.control import MonitorState
 from mirage_hooks.boot.guest import Check, seconds, split_address, split_url
 
@@ -64,7 +65,7 @@ def examine(check: Check, subject: Subject) -> Verdict:
         if missing is None:
             return Verdict(True, _praise(check), now - began)
         if now >= deadline:
-            return Verdict(False, f"{missing} within {check.within}", now - began)
+            return Verdict(False, f"{harmless(missing)} within {check.within}", now - began)
         time.sleep(min(pause, max(0.0, deadline - now)))
         pause = min(pause * 2, seconds(check.interval))
 

@@ -54,7 +54,7 @@ def load(path: Path) -> tuple[Host, bytes]:
         text = data.decode()
     except (FileNotFoundError, NotADirectoryError):
         raise RepositoryError(
-            f"mirage-hooks is not installed in {path.parent.parent}",
+            f"not installed in {path.parent.parent}",
             "run: mirage-hooks install",
         ) from None
     except UnicodeDecodeError:

@@ -4,6 +4,7 @@ Appended to by the converger and by every monitor, so it stays free of heavy imp
 out in a single write to a file opened with O_APPEND, so that writers do not mix.
 """
 
+import contextlib
 import json
 import os
 import sys
@@ -11,8 +12,16 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 
+from mirage_hooks.boot.console import harmless
+
 # Past this size the log is set aside (once: .1 is replaced) when the next converge starts.
 ROTATE_BYTES = 4 * 1024 * 1024
+
+
+def complain(text: str) -> None:
+    """Print what cannot be logged; where that is not possible either, it has to be lost."""
+    with contextlib.suppress(OSError, ValueError):
+        print(text, file=sys.stderr)
 
 
 def append(path: str, event: dict[str, object]) -> None:
@@ -25,7 +34,7 @@ def append(path: str, event: dict[str, object]) -> None:
         finally:
             os.close(descriptor)
     except OSError as error:
-        print(f"event not logged: {error}: {line.decode().rstrip()}", file=sys.stderr)
+        complain(f"event not logged: {error}: {line.decode().rstrip()}")
 
 
 def encode(event: dict[str, object]) -> str:
@@ -50,7 +59,7 @@ def rotate(path: str) -> None:
             os.rename(path, path + ".1")
     except OSError as error:
         if not isinstance(error, FileNotFoundError):
-            print(f"event log not rotated: {error}", file=sys.stderr)
+            complain(f"event log not rotated: {error}")
 
 
 def read(path: str) -> Iterator[dict[str, object]]:
@@ -85,6 +94,8 @@ class Journal:
 
     def event(self, name: str, message: str, **fields: object) -> None:
         """Log one event; `name` is its documented kind, `message` the sentence for people."""
+        # What a guest or a repository says may be in it: it obeys no terminal.
+        message = "\n".join(map(harmless, message.split("\n")))
         event = make_event(name, self.converge, message, **fields)
         append(self._path, event)
         with self._lock:  # guests are switched side by side

@@ -125,25 +125,38 @@ def _bind(name: str, table: dict[str, object], source: str, bound: Host) -> Gues
     where = f"guest {name}"
     try:
         artifact.check_template(guest.image)
-        if guest.memory > bound.limits.memory:
-            raise ConfigError(
-                f"memory {guest.memory} MiB is more than this host allows ({bound.limits.memory})",
-                f"raise `memory` in [limits] of {host.NAME}",
-            )
-        if guest.target not in bound.limits.targets:
-            raise ConfigError(
-                f"target {guest.target} is not allowed on this host",
-                f"`targets` in [limits] of {host.NAME} has: {', '.join(bound.limits.targets)}",
-            )
-        if guest.user is not None:
-            _check_user(guest.user)
+        admit(guest, bound)
         targets.of(guest).check(guest)
     except ConfigError as error:
         raise ConfigError(f"{source}: {where}: {error.message}", error.hint) from None
     return guest
 
 
-def _check_user(user: str) -> None:
+def admit(asked: Guest | Boot, bound: Host) -> None:
+    """Raise ConfigError where this host does not allow what a guest, or a recorded boot, asks."""
+    if asked.memory > bound.limits.memory:
+        raise ConfigError(
+            f"memory {asked.memory} MiB is more than this host allows ({bound.limits.memory})",
+            f"raise `memory` in [limits] of {host.NAME}",
+        )
+    if asked.target not in bound.limits.targets:
+        raise ConfigError(
+            f"target {asked.target} is not allowed on this host",
+            f"`targets` in [limits] of {host.NAME} has: {', '.join(bound.limits.targets)}",
+        )
+    if asked.user is not None or asked.target == "unix":
+        check_user(asked.user)
+
+
+def check_user(user: str | None) -> None:
+    """Raise ConfigError where guests cannot be run as a user; None is who runs this."""
+    if user is None:
+        if os.geteuid() == 0:
+            raise ConfigError(
+                "a unix guest is native code, and root does not run it as root",
+                f'name a user: mirage-hooks install --user USER, or user = "..." in {host.NAME}',
+            )
+        return
     try:
         account = pwd.getpwnam(user)
     except (KeyError, ValueError):

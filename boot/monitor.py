@@ -88,7 +88,7 @@ class Monitor:
         try:
             control.write_json(self._state_file, control.state_to(self.state))
         except OSError as error:  # a full disk: the guest matters more than the note
-            print(f"state {phase} not recorded: {error}", file=sys.stderr)
+            journal.complain(f"state {phase} not recorded: {error}")
         if self._controller is not None:
             self._answer(self._controller)
 
@@ -167,13 +167,13 @@ class Monitor:
         if len(self._restarts) >= policy.limit:
             self._event(
                 "guest.given-up",
-                f"{self.state.exit}; given up after {policy.limit} restarts in "
-                f"{policy.window:g} s: `mirage-hooks reboot {self._orders.guest}` tries again",
+                f"{self.state.exit}; given up after its limit of restarts ({policy.limit} in "
+                f"{policy.window:g} s): `mirage-hooks reboot {self._orders.guest}` tries again",
                 exit=code,
             )
             self._enter("given-up")
             return
-        wait = min(_BACKOFF_FIRST * 2 ** len(self._restarts), _BACKOFF_LONGEST)
+        wait = min(_BACKOFF_FIRST * 2 ** min(len(self._restarts), 16), _BACKOFF_LONGEST)
         self._restarts.append(now)
         self._restart_at = now + wait
         self._event(
@@ -187,9 +187,9 @@ class Monitor:
         self._restart_at = None
         try:
             self._arm()
-        except (OSError, KeyError) as error:  # its image, or its user, is no longer there
-            self._event("guest.given-up", f"it cannot be booted again: {error}", exit=None)
-            self._enter("given-up")
+        except (OSError, KeyError) as error:  # no memory; its image or its user is gone
+            self.state.exit, self.state.exit_code = f"could not be booted again: {error}", None
+            self._judge()
             return
         self.state.restarts += 1
         self._pull_trigger()
@@ -218,7 +218,7 @@ class Monitor:
 
     def _unsettle(self) -> None:
         """Tell the hooks' fast path that what runs is no longer what was settled."""
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(OSError):
             os.unlink(self._orders.settled)
 
     def _on_connection(self, listener: socket.socket) -> None:
@@ -283,7 +283,7 @@ class Monitor:
     def _say_goodbye(self) -> None:
         """Record the end after answering: nobody waits for the disk."""
         self._enter(self.state.phase)
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(OSError):
             os.unlink(self._orders.socket)
 
 

@@ -118,11 +118,12 @@ class Wish:
     """What the operator asked for beside what the repository says.
 
     `reboot` names guests to boot again as they are, and nothing else is done then; `retry` tries
-    what failed or was given up.
+    what failed or was given up, of `retry_only` alone where that names guests.
     """
 
     reboot: frozenset[str] = field(default_factory=frozenset)
     retry: bool = False
+    retry_only: frozenset[str] = field(default_factory=frozenset)
     allow_empty: bool = False
 
 
@@ -143,7 +144,7 @@ def plan(desired: DesiredState, known: Mapping[str, Known], wish: Wish) -> list[
             desired.guests.get(name),
             desired.unready.get(name),
             known.get(name, Known()),
-            wish,
+            replace(wish, retry=wish.retry and name in (wish.retry_only or {name})),
         )
         for name in names
         if name in desired.names or known[name].live is not None
@@ -190,7 +191,7 @@ def _toward_pin(name: str, known: Known, intent: Intent, wish: Wish) -> Action:
         Launch.of(pinned),
         pinned.provenance.path,
         wish,
-        f"pinned to generation {pinned.number}",
+        f"pinned to generation {pinned.number} (`mirage-hooks start {name}` ends that)",
     )
 
 

@@ -2,7 +2,7 @@
 
 host.toml                     the host file (host.py)
 lock                          who converges (lock.py)
-settled, watched              the hooks' fast path (settled.py)
+settled, watched, monitors    the hooks' fast path (settled.py)
 events.jsonl                  the event log (journal.py)
 runs/ID.jsonl                 one converge, for those who follow it
 intents/GUEST.json            the operator's word, where it is not `follow`
@@ -15,7 +15,6 @@ store/                        unpacked images (store.py)
 """
 
 import os
-import pwd
 import shlex
 import shutil
 import stat
@@ -30,6 +29,7 @@ from mirage_hooks.boot.artifact import Provenance
 from mirage_hooks.boot.control import MonitorState
 from mirage_hooks.boot.errors import HostError
 from mirage_hooks.boot.files import sync_folder, write_atomic
+from mirage_hooks.boot.follow import user_name
 from mirage_hooks.boot.guest import Boot, Check, Restart
 
 FOLDER = "mirage-hooks"
@@ -108,6 +108,7 @@ class State:
         self.lock = self.folder / "lock"
         self.settled = self.folder / "settled"
         self.watched = self.folder / "watched"
+        self.monitors = self.folder / "monitors"
         self.events = self.folder / "events.jsonl"
         self.runs = self.folder / "runs"
         self.store = self.folder / "store"
@@ -122,7 +123,7 @@ class State:
             return  # not installed: host.load says so
         if status.st_uid != os.geteuid():
             raise HostError(
-                f"the state in {self.folder} belongs to user {_user_name(status.st_uid)}",
+                f"the state in {self.folder} belongs to user {user_name(status.st_uid)}",
                 "run this as that user: what runs here is theirs",
             )
         if not os.access(self.folder, os.W_OK | os.X_OK, effective_ids=True):
@@ -154,9 +155,13 @@ class State:
         """Return a generation's console log."""
         return self.generation_folder(generation.guest, generation.number) / control.CONSOLE
 
+    def newest(self, guest: str) -> int:
+        """Return the number of a guest's newest generation, 0 where there was none."""
+        return max(self._numbers(guest), default=0)
+
     def next_number(self, guest: str) -> int:
         """Take the next number of a guest, for good: its folder exists from here on."""
-        number = max(self._numbers(guest), default=0) + 1
+        number = self.newest(guest) + 1
         self.generation_folder(guest, number).mkdir(parents=True, mode=0o700)
         sync_folder(self._guests / guest)
         return number
@@ -211,7 +216,8 @@ def _decode(path: Path, to: type[T]) -> T | None:
 def _damaged(path: Path, error: Exception) -> HostError:
     return HostError(
         f"the state folder is damaged: {path}: {error}",
-        "what runs goes on running; move that file away, then run: mirage-hooks deploy",
+        "what runs goes on running; put the file back from a backup, or end that guest's monitor "
+        "by hand and remove the folder that the file is in",
     )
 
 
@@ -220,10 +226,3 @@ def _entries(folder: Path) -> list[Path]:
         return [entry for entry in folder.iterdir() if not entry.name.startswith(".")]
     except FileNotFoundError:
         return []
-
-
-def _user_name(uid: int) -> str:
-    try:
-        return pwd.getpwuid(uid).pw_name
-    except KeyError:
-        return str(uid)

@@ -117,6 +117,8 @@ class Repository:
                 "clone the deployment repository first, then name the clone",
             ) from None
         self.common_dir = Path(self.git.common_dir).resolve()
+        # Where the git dir is not in the work tree (--separate-git-dir), git has to be told.
+        self.git.git.update_environment(GIT_DIR=str(self.git.git_dir))
 
     @property
     def name(self) -> str:
@@ -140,6 +142,13 @@ class Repository:
             ) from None
         except (GitError, OSError) as error:
             raise RepositoryError(f"git cannot read {self.name}: {_reason(error)}") from None
+
+    def blob(self, path: str, oid: str) -> Blob:
+        """Return a blob that some revision had at `path`. Raises RepositoryError if it is gone."""
+        try:
+            return Blob(path, oid, int(self.git.git.cat_file("-s", oid)), self.git.git)
+        except GitCommandError as error:
+            raise _unreadable(path, error) from None
 
     def identify(self, names: list[str]) -> str:
         """Return, a line a name, the object ids that `git cat-file --batch-check` finds."""

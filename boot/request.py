@@ -42,11 +42,14 @@ def take(request: Request, state: State, journal: Journal, desired: DesiredState
         one = known.get(name, Known())
         if request.verb == "rollback":
             _pin(request, state, journal, desired, name, one)
-        elif request.verb in {"start", "reboot"} and one.intent and one.intent.kind == "held":
+        elif one.intent is not None and (request.verb == "start" or one.intent.kind == "held"):
             state.set_intent(name, None)
     reboot = request.guests or tuple(desired.names)
     return Wish(
-        frozenset(reboot if request.verb == "reboot" else ()), request.retry, request.allow_empty
+        reboot=frozenset(reboot if request.verb == "reboot" else ()),
+        retry=request.retry,
+        retry_only=frozenset(request.guests),
+        allow_empty=request.allow_empty,
     )
 
 

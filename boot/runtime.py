@@ -38,7 +38,7 @@ def remove(common_dir: Path) -> None:
     """Delete a repository's socket folder, and the one it is in if nothing else is left there."""
     path = folder(common_dir)
     for socket in path.iterdir():
-        socket.unlink()
+        socket.unlink(missing_ok=True)
     path.rmdir()
     with contextlib.suppress(OSError):
         path.parent.rmdir()

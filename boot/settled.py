@@ -8,7 +8,7 @@ change deletes it first, and a monitor whose guest ends does too.
 from collections.abc import Iterable
 
 from mirage_hooks.boot.files import write_atomic
-from mirage_hooks.boot.process import boot_id
+from mirage_hooks.boot.process import ProcessId, boot_id
 from mirage_hooks.boot.record import State
 from mirage_hooks.boot.repository import Repository
 
@@ -28,17 +28,21 @@ def write(
     paths: Iterable[str],
     seen: str,
     host_text: bytes,
+    monitors: Iterable[ProcessId],
 ) -> None:
     """Stamp the state as settled, unless the branch moved on meanwhile (from revision `seen`).
 
     The text is what the hook's sh makes: format, boot id and what HEAD is to hold, the host file as
-    it was read, then the object ids.
+    it was read, then the object ids. Beside it lie the names they belong to, and the monitors that
+    have to be alive.
     """
     names = [f"refs/heads/{branch}:{path}" for path in paths]
     identities = repository.identify(names)
     if repository.tip(branch).id != seen:
         return
     head = f"{FORMAT} {boot_id()} ref: refs/heads/{branch}\n".encode()
+    living = "".join(f"{one.pid} {one.start}\n" for one in monitors)
+    write_atomic(state.monitors, living.encode())
     write_atomic(state.watched, "".join(f"{name}\n" for name in names).encode())
     # The hook's sh reads by lines: the last one is ended for it, ended in the file or not.
     host_lines = host_text if host_text.endswith(b"\n") or not host_text else host_text + b"\n"

@@ -84,11 +84,15 @@ class Switch:
         )
 
     def fire(self, replaced: list[tuple[Generation, MonitorState]]) -> None:
-        """Boot the guest, once the generations it replaces have ended. Raises HostError."""
+        """Boot the guest, once the generations it replaces have ended. Raises HostError.
+
+        One of another guest may be among them, that has this one's port and is replaced, too.
+        """
         assert self._monitor is not None  # noqa: S101 - armed before
         self._become(Phase.FIRED)
         number = self.generation.number
-        instead = " and ".join(str(old.number) for old, _ in replaced)
+        own = [old for old, _ in replaced if old.guest == self.generation.guest]
+        instead = " and ".join(str(old.number) for old in own)
         self._journal.event(
             "guest.fired",
             f"{self.generation.guest}: generation {number} boots"
@@ -98,15 +102,18 @@ class Switch:
         try:
             after = [control.state_to(monitor) for _, monitor in replaced]
             self._monitor.send({"do": "fire", "after": after})
-            while self._monitor.receive(FIRE_SECONDS)["phase"] == "switching":
+            while (phase := self._monitor.receive(FIRE_SECONDS)["phase"]) == "switching":
                 pass
+            if phase == "disarmed":
+                raise ChildProcessError("its armed tender was killed")
         except (OSError, ValueError) as error:
+            self._let_go()
             raise HostError(
                 f"{self.generation.guest}: the monitor of generation {number} failed: {error}",
                 f"its log: {self._folder / 'monitor.log'}",
             ) from None
         for old, _ in replaced:
-            if old.phase is Phase.HEALTHY:
+            if old.phase is Phase.HEALTHY and old.guest == self.generation.guest:
                 reason = f"replaced by generation {number}"
                 self._state.save(old.become(Phase.ENDED, ended_at=time.time(), reason=reason))
 

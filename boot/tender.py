@@ -32,9 +32,9 @@ def explain_exit(status: int) -> tuple[str, int | None]:
     """
     if status < 0:
         try:
-            return f"killed by {signal.Signals(-status).name}", None
+            return f"was killed by {signal.Signals(-status).name}", None
         except ValueError:  # a real-time signal
-            return f"killed by signal {-status}", None
+            return f"was killed by signal {-status}", None
     meaning = {
         2: "an uncaught exception, such as a port in use",
         63: "it was asked for its --help",
@@ -83,8 +83,9 @@ class Tender:
         self.process = identify(pid)
 
     def go(self) -> None:
-        """Let it exec."""
-        os.write(self._trigger, b"!")
+        """Let it exec. One that was killed meanwhile is found dead by its pidfd."""
+        with contextlib.suppress(BrokenPipeError):
+            os.write(self._trigger, b"!")
         os.close(self._trigger)
 
     def disarm(self) -> None:
@@ -107,7 +108,7 @@ class Tender:
         Its console is drained meanwhile: a full pipe must not keep it from ending. Returns whether
         SIGTERM was enough.
         """
-        os.killpg(self.process.pid, signal.SIGTERM)
+        self._signal(signal.SIGTERM)
         deadline = time.monotonic() + grace
         while (left := deadline - time.monotonic()) > 0:
             watched = [self.pidfd, self.output] if self.open else [self.pidfd]
@@ -116,14 +117,22 @@ class Tender:
                 return True
             if ready:
                 self.drain()
-        os.killpg(self.process.pid, signal.SIGKILL)
+        self._signal(signal.SIGKILL)
         return False
+
+    def _signal(self, signum: int) -> None:
+        try:
+            os.killpg(self.process.pid, signum)
+        except ProcessLookupError:  # it was forked only now, and has no group of its own yet
+            os.kill(self.process.pid, signum)
 
     def reap(self) -> tuple[str, int | None]:
         """Collect it, the rest of its process group, its last words; return how it ended."""
-        _, status = os.waitpid(self.process.pid, 0)
+        os.waitid(os.P_PID, self.process.pid, os.WEXITED | os.WNOWAIT)
+        # While it is a zombie nobody else can have its number.
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.process.pid, signal.SIGKILL)
+        _, status = os.waitpid(self.process.pid, 0)
         for _ in range(_READS_AT_THE_END):
             if not self.open or not self.drain():
                 break

@@ -18,6 +18,8 @@ def deploy(hook: str, origin: str) -> int:
         follow.follow(run, _show, follow.LIMIT)
     except Error as error:
         _print(f"mirage-hooks: {error}")
+    except OSError as error:
+        _print(f"mirage-hooks: nothing was deployed: {error}")
     except KeyboardInterrupt:
         _print("mirage-hooks: the deploy goes on; `mirage-hooks logs -f` follows it")
     return 0

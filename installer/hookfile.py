@@ -6,6 +6,7 @@ would be cut at 255 bytes and at a space; here it stands quoted in sh.
 
 import re
 import shlex
+import subprocess
 from pathlib import Path
 
 from mirage_hooks.boot import settled
@@ -31,12 +32,22 @@ read -r boot </proc/sys/kernel/random/boot_id
 read -r head <"${{GIT_DIR:-.git}}/HEAD"
 nl='
 '
+# A monitor that was killed could not say so: is the process with this pid and start time there?
+alive() {{
+    read -r stat <"/proc/$1/stat" || return 1
+    set -f
+    set -- "$2" ${{stat##*) }}
+    [ "$1" = "${{21}}" ] && [ "$2" != Z ]
+}}
 {{
     now="{format} $boot $head$nl"
     while IFS= read -r line || [ -n "$line" ]; do now=$now$line$nl; done <"$state/host.toml"
     now=$now$(git cat-file --batch-check='%(objectname)' <"$state/watched")$nl
     was=
     while IFS= read -r line; do was=$was$line$nl; done <"$state/settled"
+    while read -r pid start; do
+        alive "$pid" "$start" || now=gone
+    done <"$state/monitors" || now=gone
 }} 2>/dev/null
 if [ "$now" = "$was" ]; then exit 0; fi
 python={python}
@@ -51,8 +62,9 @@ import sys
 try:
     from mirage_hooks.hooks.{module} import main
 except ImportError as error:
-    sys.exit(f"mirage-hooks: nothing was deployed: {{error}} ({{sys.executable}}); "
-             "install mirage-hooks again, then run: mirage-hooks install")
+    print(f"mirage-hooks: nothing was deployed: {{error}} ({{sys.executable}});",
+          "install mirage-hooks again, then run: mirage-hooks install", file=sys.stderr)
+    sys.exit(0)
 sys.exit(main(sys.argv[0], sys.argv[1:]))
 """
 
@@ -79,6 +91,21 @@ def is_ours(path: Path) -> bool:
             return _MARK.encode() in file.read(4096)
     except OSError:
         return False
+
+
+def probe(python: str) -> str | None:
+    """Return why an interpreter cannot run mirage-hooks isolated, as the hook does; None if it can.
+
+    Isolated it sees no `pip install --user` and no PYTHONPATH.
+    """
+    command = [python, "-I", "-c", "import mirage_hooks.boot.converge"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return str(error)
+    if done.returncode == 0:
+        return None
+    return (done.stderr.strip().splitlines() or ["no reason given"])[-1]
 
 
 def interpreter(path: Path) -> str | None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import tomlkit
 
-from mirage_hooks.boot import artifact, control, host, lock, runtime, survey, targets
+from mirage_hooks.boot import artifact, control, host, lock, manifest, runtime, survey, targets
 from mirage_hooks.boot.errors import ConfigError, HostError, RepositoryError
 from mirage_hooks.boot.files import write_atomic
 from mirage_hooks.boot.guest import check_name
@@ -31,10 +31,11 @@ class GuestOption:
 
 @dataclass(frozen=True)
 class Installed:
-    """What an installation did, a line each, and which branch it deploys."""
+    """What an installation did, a line each, which branch it deploys, and what runs already."""
 
     branch: str
     lines: list[str]
+    running: list[str]
 
 
 def install(
@@ -50,6 +51,11 @@ def install(
     text = _host_text(state, repository, branch, user, guests)
     chosen = _validated(state, text, repository)
     texts = {hook: hookfile.render(hook, sys.executable) for hook in hookfile.HOOKS}
+    if (reason := hookfile.probe(sys.executable)) is not None:
+        raise HostError(
+            f"{sys.executable} cannot load mirage-hooks the way a hook does: {reason}",
+            "install mirage-hooks into an environment of its own (python3 -m venv), not --user",
+        )
     hooks = repository.common_dir / "hooks"
     for hook in texts:
         _refuse_two_foreign(hooks / hook)
@@ -68,7 +74,7 @@ def install(
             lines.append(_write(state.host_file, text.encode(), 0o600))
     except OSError as error:
         raise HostError(f"{error.filename}: {error.strerror}") from None
-    return Installed(chosen, lines)
+    return Installed(chosen, lines, running_guests(state))
 
 
 def _refuse_unfit(repository: Repository) -> None:
@@ -145,6 +151,8 @@ def _current_branch(repository: Repository) -> str:
 def _validated(state: State, text: str, repository: Repository) -> str:
     """Return the branch of a host file that is to be written. Raises where it would not do."""
     bound = host.parse(text, str(state.host_file))
+    if bound.user is not None:
+        manifest.check_user(bound.user)
     repository.tip(bound.branch)
     return bound.branch
 
@@ -188,6 +196,23 @@ def _write(path: Path, data: bytes, mode: int) -> str:
     return f"{path}: {'brought up to date' if existed else 'written'}"
 
 
+def refuse_running(repository: Repository, decided: bool) -> None:
+    """Raise ConfigError while guests run, unless it was `decided` what becomes of them.
+
+    Raises RepositoryError where nothing is installed.
+    """
+    state = State(repository.common_dir)
+    if not state.folder.exists():
+        raise RepositoryError(f"not installed in {repository.name}")
+    state.check_access()
+    running = running_guests(state)
+    if running and not decided:
+        raise ConfigError(
+            f"guests are running: {', '.join(running)}",
+            "end them with --stop, or go on without them looked after: --leave-running",
+        )
+
+
 def uninstall(
     repository: Repository, stop: bool, leave_running: bool, keep_state: bool
 ) -> list[str]:
@@ -196,17 +221,10 @@ def uninstall(
     Raises ConfigError while guests run and neither `stop` nor `leave_running` is given.
     """
     state = State(repository.common_dir)
-    if not state.folder.exists():
-        raise RepositoryError(f"mirage-hooks is not installed in {repository.name}")
-    state.check_access()
     lines: list[str] = []
     with lock.hold(state.lock, "uninstall", lambda holder: lines.append(f"waited for {holder}")):
+        refuse_running(repository, stop or leave_running)
         running = running_guests(state)
-        if running and not (stop or leave_running):
-            raise ConfigError(
-                f"guests are running: {', '.join(running)}",
-                "end them with --stop, or go on without them looked after: --leave-running",
-            )
         for hook in hookfile.HOOKS:
             lines.extend(_take_out(repository.common_dir / "hooks" / hook))
         if stop:

@@ -4,7 +4,6 @@ import os
 import re
 import shlex
 import shutil
-import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -15,7 +14,7 @@ import click
 
 from mirage_hooks.boot import host, manifest, survey
 from mirage_hooks.boot.errors import Error
-from mirage_hooks.boot.record import State
+from mirage_hooks.boot.record import Phase, State
 from mirage_hooks.boot.repository import Repository
 from mirage_hooks.installer import hookfile
 from mirage_hooks.installer.commands import context as shared
@@ -106,15 +105,7 @@ def _interpreter(path: Path, hook: str) -> Finding:
         return Finding("failed", hook, f"{path} names no interpreter", _INSTALL)
     if not os.access(python, os.X_OK):
         return Finding("failed", hook, f"its interpreter {python} is gone", mend)
-    probe = subprocess.run(
-        [python, "-I", "-c", "import mirage_hooks.boot.converge"],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    if probe.returncode != 0:
-        reason = (probe.stderr.strip().splitlines() or ["no reason given"])[-1]
+    if (reason := hookfile.probe(python)) is not None:
         return Finding("failed", hook, f"{python} cannot load mirage-hooks: {reason}", mend)
     if path.read_bytes() != hookfile.render(hook, python):
         return Finding("warning", hook, "dropped by another version", _INSTALL)
@@ -174,14 +165,21 @@ def _disk(state: State) -> Finding:
 
 def _monitors(state: State) -> Iterator[Finding]:
     """A monitor in the cgroup of a login session, or of a service, is killed when that ends."""
-    for name in state.guest_names():
+    try:
+        names = state.guest_names()
+    except OSError:
+        return  # somebody else's: that was found already
+    for name in names:
         try:
-            live = survey.look(state, name).live
-            monitor = state.monitor_state(live) if live is not None else None
+            known = survey.look(state, name)
+            monitor = state.monitor_state(known.live) if known.live is not None else None
         except Error as error:
             yield Finding("failed", f"records of {name}", error.message, error.hint)
             continue
         if monitor is None:
+            if known.last is not None and known.last.phase is Phase.HEALTHY and not known.intent:
+                text = known.given_up or "it was not stopped, but it does not run"
+                yield Finding("failed", f"guest {name}", text, f"run: mirage-hooks reboot {name}")
             continue
         scope = _mortal_scope(Path(f"/proc/{monitor.monitor.pid}/cgroup"))
         if scope is None:

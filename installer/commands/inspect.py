@@ -223,7 +223,7 @@ def logs(
 
 
 def _newer(state: State, generation: Generation, wanted: bool) -> bool:
-    return wanted and state.generations(generation.guest)[-1].number > generation.number
+    return wanted and state.newest(generation.guest) > generation.number
 
 
 def _show_event(event: dict[str, object], as_json: bool) -> None:

@@ -104,7 +104,7 @@ def stop(context: click.Context, guests: tuple[str, ...], everyone: bool) -> int
 @shared.guests(required=True)
 @click.pass_context
 def start(context: click.Context, guests: tuple[str, ...]) -> int:
-    """End the hold on guests, and run what the repository says."""
+    """End the hold or the pin on guests, and run what the repository says."""
     return shared.converge(context, verb="start", guests=guests, retry=True)
 
 

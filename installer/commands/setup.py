@@ -54,7 +54,10 @@ def install(
     click.echo(f"From now on a pull of {done.branch} deploys it.")
     if and_deploy:
         return shared.converge(context, verb="deploy", retry=True)
-    click.echo("Nothing is booted yet: `mirage-hooks deploy` does that, or the next pull.")
+    if done.running:
+        click.echo(f"What runs goes on running: {', '.join(done.running)}.")
+    else:
+        click.echo("Nothing is booted yet: `mirage-hooks deploy` does that.")
     return 0
 
 
@@ -71,6 +74,7 @@ def uninstall(
     if stop and leave_running:
         raise click.UsageError("--stop and --leave-running exclude each other")
     repository: Repository = shared.repository(context)
+    installing.refuse_running(repository, stop or leave_running)
     if not yes and os.isatty(0):
         click.confirm(f"Take mirage-hooks out of {repository.name}?", abort=True)
     elif not yes:

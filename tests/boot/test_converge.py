@@ -112,6 +112,55 @@ def test_a_killed_monitor_takes_its_guest_along_and_the_next_pull_revives_it(
     assert_one_live_generation(deployed, "two")
 
 
+def test_a_killed_monitor_is_made_good_by_a_pull_that_changes_no_image(deployed: Site) -> None:
+    assert deployed.state.settled.exists()
+    deployed.monitor().monitor.kill()
+    (deployed.upstream / "README").write_text("words\n")
+    deployed.commit("words only")
+    deployed.pull()
+    assert_one_live_generation(deployed, "one")
+
+
+def test_two_guests_can_exchange_their_ports(deployed: Site) -> None:
+    other = free_port()
+    table = (
+        '\n[guest.api]\ntarget = "unix"\nimage = "unix/{{latest}}/www.unix"\n'
+        'args = ["--ipv4=127.0.0.1/8", "--port={port}", "--hello=api"]\n'
+    )
+    deployed.tables = table.format(port=other)
+    deployed.publish()
+    deployed.pull()
+    assert get(other) == "api"
+    mine, deployed.port = deployed.port, other
+    deployed.tables = table.format(port=mine)
+    deployed.publish()
+    deployed.pull()
+    assert (get(mine), get(other)) == ("api", "one")
+    assert (deployed.outcomes(), deployed.outcomes("api")) == (["ended", "healthy"],) * 2
+
+
+def test_a_guest_is_not_stopped_for_one_that_cannot_be_booted(deployed: Site) -> None:
+    manifest = deployed.manifest().replace("www", "web").replace("web.unix", "nothing.unix")
+    (deployed.upstream / "mirage-hooks.toml").write_text(manifest)
+    deployed.commit("www becomes web, whose image is not there")
+    assert "www: not stopped while web cannot be booted" in deployed.pull().stderr
+    assert deployed.page() == "one"
+
+
+def test_a_start_tries_no_other_guest_again(deployed: Site) -> None:
+    deployed.args.append("--exit=2")
+    deployed.tables = (
+        '\n[guest.other]\ntarget = "unix"\nimage = "unix/{latest}/www.unix"\n'
+        f'args = ["--port={free_port()}"]\n[guest.other.check]\nalive = "100ms"\n'
+    )
+    deployed.publish("two")
+    deployed.pull()
+    before = deployed.outcomes()
+    deployed.command("stop", "other")
+    deployed.command("start", "other", check=False)
+    assert deployed.outcomes() == before
+
+
 def test_a_killed_monitor_is_made_good_by_deploy(deployed: Site) -> None:
     deployed.monitor().monitor.kill()
     wait_for(lambda: deployed.page() is None)
@@ -125,7 +174,7 @@ def test_a_killed_tender_is_restarted_by_its_monitor(deployed: Site) -> None:
     tender.kill()
     wait_for(lambda: deployed.monitor().restarts == 1 and deployed.page() == "one")
     assert deployed.outcomes() == ["healthy"]
-    assert "killed by SIGKILL; restart 1 of 5" in deployed.command("logs").stdout
+    assert "was killed by SIGKILL; restart 1 of 5" in deployed.command("logs").stdout
 
 
 def test_a_guest_that_ended_makes_the_next_pull_look(deployed: Site) -> None:

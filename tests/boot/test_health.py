@@ -124,7 +124,7 @@ def test_a_guest_is_to_live_for_two_seconds_where_nothing_else_is_asked() -> Non
 
 def test_a_guest_that_dies_is_not_healthy(boot: Callable[..., Guest]) -> None:
     verdict = boot("--crash-after=100").examine(Check(alive="5s", within="6s"))
-    assert (verdict.healthy, verdict.reason) == (False, "the guest killed by SIGABRT")
+    assert (verdict.healthy, verdict.reason) == (False, "the guest was killed by SIGABRT")
 
 
 def test_a_guest_that_dies_is_not_waited_for(boot: Callable[..., Guest]) -> None:

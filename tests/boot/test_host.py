@@ -120,7 +120,7 @@ def test_a_host_file_is_handed_on_with_its_bytes_as_they_were_read(path: Path) -
 def test_without_a_host_file_mirage_hooks_is_not_installed(path: Path) -> None:
     with pytest.raises(RepositoryError) as error:
         host.load(path)
-    assert error.value.message == f"mirage-hooks is not installed in {path.parent.parent}"
+    assert error.value.message == f"not installed in {path.parent.parent}"
     assert error.value.hint == "run: mirage-hooks install"
 
 

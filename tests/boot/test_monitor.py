@@ -406,7 +406,7 @@ def test_a_stop_is_graceful(start: Start, script: Callable[[str], Path]) -> None
 def test_a_guest_that_does_not_heed_a_stop_is_killed(start: Start) -> None:
     fired = start("--deaf")
     fired.serve()
-    assert fired.stop().exit == "killed by SIGKILL"
+    assert fired.stop().exit == "was killed by SIGKILL"
     assert fired.console()[-1] == "[mirage-hooks: no end within 5 s of SIGTERM: killed]"
 
 
@@ -483,7 +483,7 @@ def test_a_stop_while_a_restart_is_waited_for_boots_nothing(start: Start) -> Non
         (["--help"], "exited with 63 (it was asked for its --help)", 63),
         (["--nonsense"], "exited with 64 (an argument it does not take)", 64),
         (["--exit=255"], "exited with 255 (an abort or a trap)", 255),
-        (["--crash-after=0"], "killed by SIGABRT", None),
+        (["--crash-after=0"], "was killed by SIGABRT", None),
     ],
 )
 def test_how_a_guest_ended_is_told_in_words(
@@ -532,7 +532,7 @@ def test_a_guest_that_is_killed_is_told_by_the_signal(start: Start) -> None:
     fired.serve()
     fired.tender.kill(signal.SIGSEGV)
     ended = fired.wait_for_phase("exited")
-    assert (ended.exit, ended.exit_code) == ("killed by SIGSEGV", None)
+    assert (ended.exit, ended.exit_code) == ("was killed by SIGSEGV", None)
 
 
 def test_a_signal_without_a_name_is_told_by_its_number() -> None:
@@ -570,7 +570,7 @@ def test_restarts_back_off_and_end_at_the_limit(start: Start) -> None:
     assert fired.messages() == [
         "www: exited with 1; restart 1 of 2 in 0.5 s",
         "www: exited with 1; restart 2 of 2 in 1 s",
-        "www: exited with 1; given up after 2 restarts in 600 s: "
+        "www: exited with 1; given up after its limit of restarts (2 in 600 s): "
         "`mirage-hooks reboot www` tries again",
     ]
 

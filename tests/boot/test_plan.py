@@ -221,7 +221,7 @@ def test_a_held_guest_is_no_problem() -> None:
 def test_a_pinned_generation_that_runs_is_kept() -> None:
     known = running(generation(1, boot()), intent=pinned(1, while_desired=boot(NEW)))
     action = decision(boot(NEW), known)
-    assert (action.verb, action.reason[:23]) == (Verb.KEEP, "pinned to generation 1:")
+    assert (action.verb, action.reason[:22]) == (Verb.KEEP, "pinned to generation 1")
 
 
 def test_a_pinned_generation_takes_the_place_of_what_runs() -> None:

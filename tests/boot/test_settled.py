@@ -1,10 +1,13 @@
 """The stamp of the hooks' fast path: what is stamped is what the dropped hook computes in sh."""
 
+import os
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from mirage_hooks.boot import settled
+from mirage_hooks.boot.process import ProcessId, identify
 from mirage_hooks.boot.record import State
 from mirage_hooks.boot.repository import Repository
 from mirage_hooks.installer import hookfile
@@ -40,12 +43,17 @@ class Clone:
         run("git", "add", "-A", cwd=self.folder)
         run("git", "commit", "-qm", "change", cwd=self.folder)
 
-    def stamp(self, paths: tuple[str, ...] = WATCHED, seen: str | None = None) -> None:
+    def stamp(
+        self,
+        paths: tuple[str, ...] = WATCHED,
+        seen: str | None = None,
+        monitors: tuple[ProcessId, ...] = (),
+    ) -> None:
         """Stamp the tip of the branch, as a converge that saw `seen` would."""
         repository = Repository(self.folder)
         tip = repository.tip("main").id
         host_text = self.state.host_file.read_bytes()
-        settled.write(self.state, repository, "main", paths, seen or tip, host_text)
+        settled.write(self.state, repository, "main", paths, seen or tip, host_text, monitors)
 
     def starts_a_converge(self, folder: Path | None = None, **environment: str) -> bool:
         """Run the hook as git does; return whether it found something to do."""
@@ -200,3 +208,21 @@ def test_stamping_again_after_a_change_settles_it(stamped: Clone) -> None:
     stamped.commit(**{"unix/latest": "two"})
     stamped.stamp()
     assert not stamped.starts_a_converge()
+
+
+def test_a_monitor_that_lives_starts_no_converge(stamped: Clone) -> None:
+    stamped.stamp(monitors=(identify(os.getpid()),))
+    assert not stamped.starts_a_converge()
+
+
+def test_a_monitor_that_was_killed_starts_a_converge(stamped: Clone) -> None:
+    with subprocess.Popen(["sleep", "60"]) as sleeping:
+        stamped.stamp(monitors=(identify(os.getpid()), identify(sleeping.pid)))
+        sleeping.kill()
+    assert stamped.starts_a_converge()
+
+
+def test_another_process_with_the_number_of_a_monitor_starts_a_converge(stamped: Clone) -> None:
+    me = identify(os.getpid())
+    stamped.stamp(monitors=(ProcessId(me.boot, me.pid, me.start + 1),))
+    assert stamped.starts_a_converge()

@@ -1,6 +1,5 @@
 """The unix target: arguments, command, and quoting that survives MirageOS's own splitting."""
 
-import os
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -103,12 +102,6 @@ def test_the_image_is_executed_under_the_guests_name() -> None:
     boot = Boot(target="unix", image="0" * 64, arguments=("--port=80", "--hello=a b"))
     program, argv = Unix().command(boot, "www", "/images/0")
     assert (program, argv) == ("/images/0", ["www", "--port=80", '--hello="a b"'])
-
-
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root needs to name a user")
-def test_root_runs_no_unix_guest_as_root() -> None:
-    with pytest.raises(ConfigError, match="root does not run it as root"):
-        Unix().check(guest(user=None))
 
 
 def test_a_guest_on_the_hosts_sockets_has_one_network_at_most() -> None:

@@ -464,7 +464,7 @@ def test_logs_go_on_to_the_last_words_of_a_guest(deployed: Site, following: Foll
     tender = deployed.monitor().tender
     assert tender is not None
     tender.kill(signal.SIGKILL)
-    following.wait_for("[mirage-hooks: the guest killed by SIGKILL]")
+    following.wait_for("[mirage-hooks: the guest was killed by SIGKILL]")
 
 
 def test_logs_go_on_over_a_restart(deployed: Site, following: Following) -> None:
