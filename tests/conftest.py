@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from mirage_hooks.boot import control, lock
-from support import GUESTS, Site, make_site, monitors_of, wait_for
+from support import GUESTS, Site, make_site, monitors_of, run, wait_for
 
 
 @pytest.fixture(scope="session")
@@ -71,3 +71,36 @@ def deployed(site: Site) -> Site:
     site.command("deploy")
     assert site.page() == "one"
     return site
+
+
+@pytest.fixture
+def installed(site: Site) -> Site:
+    """A clone in which nothing was deployed yet."""
+    site.install()
+    return site
+
+
+@pytest.fixture
+def twice(deployed: Site) -> Site:
+    """A clone whose second image runs."""
+    deployed.publish("two")
+    deployed.pull()
+    assert deployed.page() == "two"
+    return deployed
+
+
+@pytest.fixture(scope="session")
+def program(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """A small program of this host."""
+    path = tmp_path_factory.mktemp("program") / "a"
+    source = b"int main(void) { return 0; }\n"
+    subprocess.run(["cc", "-x", "c", "-o", path, "-"], input=source, check=True)
+    return path.read_bytes()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A repository without a commit."""
+    folder = tmp_path / "repository"
+    run("git", "init", "-q", str(folder), cwd=tmp_path)
+    return folder

@@ -23,14 +23,6 @@ from support import run
 TEMPLATE = "unix/{latest}/www.unix"
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """A repository without a commit."""
-    folder = tmp_path / "repository"
-    run("git", "init", "-q", str(folder), cwd=tmp_path)
-    return folder
-
-
 def commit(folder: Path, files: dict[str, bytes] | None = None) -> Revision:
     """Commit files by their paths; return the revision."""
     for path, data in (files or {}).items():

@@ -29,23 +29,6 @@ root_only = pytest.mark.skipif(os.geteuid() != 0, reason="only root runs guests 
 user_only = pytest.mark.skipif(os.geteuid() == 0, reason="root may run guests as any user")
 
 
-@pytest.fixture(scope="module")
-def program(tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    """A small program of this host."""
-    path = tmp_path_factory.mktemp("program") / "a"
-    source = b"int main(void) { return 0; }\n"
-    subprocess.run(["cc", "-x", "c", "-o", path, "-"], input=source, check=True)
-    return path.read_bytes()
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """A repository without a commit."""
-    folder = tmp_path / "repository"
-    run("git", "init", "-q", str(folder), cwd=tmp_path)
-    return folder
-
-
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
     """A store that takes images of 1 MiB."""

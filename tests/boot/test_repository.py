@@ -13,14 +13,6 @@ from mirage_hooks.boot.repository import Repository, clean_environment
 from support import Site, run
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """A repository without a commit."""
-    folder = tmp_path / "repository"
-    run("git", "init", "-q", str(folder), cwd=tmp_path)
-    return folder
-
-
 def commit(folder: Path, **files: str) -> str:
     """Commit files by their names; return the commit."""
     for name, text in files.items():

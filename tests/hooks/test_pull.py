@@ -211,6 +211,9 @@ def test_hooks_work_with_a_bare_environment_as_cron_has_it(deployed: Site) -> No
     environment = ["PATH=/usr/bin:/bin", f"HOME={deployed.clone.parent / 'home'}"]
     run("env", "-i", *environment, "sh", "-c", "git pull", cwd=deployed.clone)
     assert deployed.page() == "two"
+    # Its socket is in /run or /tmp, without XDG_RUNTIME_DIR: taken out in the same environment.
+    command = ["env", "-i", *environment, str(COMMAND), "uninstall", "--stop", "--yes"]
+    run(*command, cwd=deployed.clone)
 
 
 def test_a_guest_named_at_install_needs_no_manifest(site: Site) -> None:

@@ -48,21 +48,6 @@ def fetch_quietly(site: Site) -> None:
 
 
 @pytest.fixture
-def installed(site: Site) -> Site:
-    """A clone in which nothing was deployed yet."""
-    site.install()
-    return site
-
-
-@pytest.fixture
-def twice(deployed: Site) -> Site:
-    """A clone whose second image runs."""
-    deployed.publish("two")
-    deployed.pull()
-    return deployed
-
-
-@pytest.fixture
 def failed(deployed: Site) -> Site:
     """A clone whose second state was rolled back."""
     deployed.args = ["--exit=3"]

@@ -39,22 +39,6 @@ def number(site: Site) -> int | None:
 
 
 @pytest.fixture
-def installed(site: Site) -> Site:
-    """A clone in which nothing was deployed yet."""
-    site.install()
-    return site
-
-
-@pytest.fixture
-def twice(deployed: Site) -> Site:
-    """A clone whose second image runs."""
-    deployed.publish("two")
-    deployed.pull()
-    assert deployed.page() == "two"
-    return deployed
-
-
-@pytest.fixture
 def with_dns(site: Site) -> Site:
     """A clone with a second guest, `dns`; both run."""
     args = f'["--ipv4=127.0.0.1/8", "--port={free_port()}"]'
