@@ -7,7 +7,7 @@ import traceback
 
 import click
 
-from mirage_hooks.boot.errors import Error
+from mirage_hooks.boot.errors import Error, HostError
 from mirage_hooks.installer.commands import doctor, inspect, operate, setup
 
 _BUG_EXIT_CODE = 70  # EX_SOFTWARE of sysexits.h
@@ -76,10 +76,13 @@ def main() -> None:
     except Error as error:
         print(f"mirage-hooks: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
-    except BrokenPipeError:
-        # Whoever read our output, such as head(1), has enough of it.
+    except OSError as error:
+        # What is still buffered goes nowhere: it would only fail once more.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
+        if isinstance(error, BrokenPipeError):
+            sys.exit(0)  # whoever read our output, such as head(1), has enough of it
+        print(f"mirage-hooks: {error}", file=sys.stderr)
+        sys.exit(HostError.exit_code)
     except Exception:
         with tempfile.NamedTemporaryFile(
             "w", prefix="mirage-hooks-bug-", suffix=".log", delete=False
