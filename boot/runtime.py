@@ -35,13 +35,14 @@ def socket_path(common_dir: Path, guest: str, number: int) -> str:
 
 
 def remove(common_dir: Path) -> None:
-    """Delete a repository's socket folder, and the one it is in if nothing else is left there."""
+    """Delete a repository's socket folder, and those it is in if nothing else is left there."""
     path = folder(common_dir)
     for socket in path.iterdir():
         socket.unlink(missing_ok=True)
     path.rmdir()
     with contextlib.suppress(OSError):
         path.parent.rmdir()
+        _private().rmdir()
 
 
 def _bases() -> Iterator[Path]:
@@ -49,12 +50,16 @@ def _bases() -> Iterator[Path]:
     if given := os.environ.get("XDG_RUNTIME_DIR"):
         yield Path(given)
     yield Path("/run") if uid == 0 else Path(f"/run/user/{uid}")
-    private = Path(f"/tmp/mirage-hooks-{uid}")  # noqa: S108 - checked by _is_ours
+    private = _private()
     try:
         private.mkdir(mode=0o700, exist_ok=True)
     except OSError:
         return
     yield private
+
+
+def _private() -> Path:
+    return Path(f"/tmp/mirage-hooks-{os.geteuid()}")  # noqa: S108 - checked by _is_ours
 
 
 def _is_ours(base: Path) -> bool:

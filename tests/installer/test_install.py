@@ -1,6 +1,7 @@
 """`mirage-hooks install` and `uninstall`: what is put into a clone, and taken out again."""
 
 import os
+import pwd
 import shutil
 import stat
 import subprocess
@@ -13,6 +14,9 @@ import tomlkit
 from mirage_hooks.boot.process import ProcessId
 from mirage_hooks.boot.record import Phase
 from support import COMMAND, USER, Site, monitors_of, run
+
+# A user that guests can run as: anybody for root, oneself for others.
+SOMEBODY = USER or pwd.getpwuid(os.geteuid()).pw_name
 
 HOOKS = ("post-merge", "post-rewrite")
 
@@ -76,8 +80,8 @@ def test_install_writes_a_host_file_that_names_the_branch(site: Site) -> None:
 
 
 def test_install_writes_the_user_it_is_given(site: Site) -> None:
-    site.command("install", "--user", "nobody")
-    assert tomlkit.parse(site.state.host_file.read_text())["user"] == "nobody"
+    site.command("install", "--user", SOMEBODY)
+    assert tomlkit.parse(site.state.host_file.read_text())["user"] == SOMEBODY
 
 
 @pytest.mark.parametrize("umask", [0, 0o077])
@@ -237,8 +241,13 @@ def test_install_without_a_branch_keeps_the_one_that_deploys(site: Site) -> None
 
 def test_install_names_a_user_in_a_host_file_that_has_tables_already(site: Site) -> None:
     site.command("install")
-    site.command("install", "--user", "nobody")
-    assert tomlkit.parse(site.state.host_file.read_text())["user"] == "nobody"
+    site.command("install", "--user", SOMEBODY)
+    assert tomlkit.parse(site.state.host_file.read_text())["user"] == SOMEBODY
+
+
+@pytest.mark.parametrize("user", ["root", "no-such-user"])
+def test_install_refuses_a_user_that_guests_cannot_run_as(site: Site, user: str) -> None:
+    assert_refused(site.command("install", "--user", user, check=False), 3)
 
 
 @pytest.mark.parametrize("text", [b'branch = "main\n', b'branch = "ma\xffn"\n', b"brunch = 1\n"])
