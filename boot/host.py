@@ -12,9 +12,6 @@ from mirage_hooks.boot.guest import Target
 
 NAME = "host.toml"
 
-# What git-check-ref-format(1) refuses.
-_NO_BRANCH = re.compile(r"[\0- ~^:?*\[\\\x7f]|\.\.|@\{|//|^[-/.]|[/.]$")
-
 # git-check-ref-format(1): `main~1` would be read as a revision, not as a branch.
 _NO_BRANCH = re.compile(r"[\0- ~^:?*\[\\\x7f]|\.\.|@\{|//|^[-/.]|[/.]$")
 
