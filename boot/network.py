@@ -121,18 +121,26 @@ def shared(guests: Mapping[str, Iterable[Endpoint]]) -> tuple[str, str, Endpoint
     return None
 
 
-def taken(wanted: Iterable[Endpoint], ours: frozenset[int]) -> tuple[Endpoint, str] | None:
-    """Return the first wanted address that a process other than `ours` listens on, and its name."""
-    wanted = list(wanted)
-    if not wanted:
-        return None
+# The addresses that processes listen on, and the process of each where it can be seen.
+Listening = dict[int, list[tuple[Endpoint, int | None]]]
+
+
+def listening(but: frozenset[int]) -> Listening:
+    """Return, by port, what processes other than `but` listen on now."""
+    found: Listening = defaultdict(list)
     for connection in psutil.net_connections(kind="tcp"):
-        if connection.status != psutil.CONN_LISTEN or connection.pid in ours:
-            continue
-        found = _endpoint(*connection.laddr)
-        for endpoint in wanted:
+        if connection.status == psutil.CONN_LISTEN and connection.pid not in but:
+            endpoint = _endpoint(*connection.laddr)
+            found[endpoint.port].append((endpoint, connection.pid))
+    return found
+
+
+def taken(wanted: Iterable[Endpoint], listening: Listening) -> tuple[Endpoint, str] | None:
+    """Return the first wanted address that a process listens on, and that process's name."""
+    for endpoint in wanted:
+        for found, pid in listening.get(endpoint.port, []):
             if endpoint.overlaps(found):
-                return endpoint, _process_name(connection.pid)
+                return endpoint, _process_name(pid)
     return None
 
 

@@ -114,6 +114,7 @@ class State:
         self.store = self.folder / "store"
         self._intents = self.folder / "intents"
         self._guests = self.folder / "guests"
+        self._read: dict[Path, tuple[tuple[int, int], Generation]] = {}
 
     def check_access(self) -> None:
         """Raise HostError where this user is not the one the state belongs to, or cannot write."""
@@ -141,11 +142,23 @@ class State:
 
     def generations(self, guest: str) -> list[Generation]:
         """Return a guest's generations, oldest first. Raises HostError for a damaged record."""
-        found = (
-            _decode(self.generation_folder(guest, number) / "generation.json", Generation)
-            for number in self._numbers(guest)
-        )
+        found = (self._generation(guest, number) for number in self._numbers(guest))
         return [generation for generation in found if generation is not None]
+
+    def _generation(self, guest: str, number: int) -> Generation | None:
+        """Return a record; one that was read before is decoded again only where it was replaced."""
+        path = self.generation_folder(guest, number) / "generation.json"
+        try:
+            status = path.stat()
+        except FileNotFoundError:
+            return None
+        version = (status.st_ino, status.st_mtime_ns)
+        if (known := self._read.get(path)) is not None and known[0] == version:
+            return known[1]
+        generation = _decode(path, Generation)
+        if generation is not None:
+            self._read[path] = (version, generation)
+        return generation
 
     def generation_folder(self, guest: str, number: int) -> Path:
         """Return where a generation's files are."""

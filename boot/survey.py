@@ -8,6 +8,9 @@ from mirage_hooks.boot.record import Generation, Phase, State
 _BY_ITSELF = {"finished": "", "given-up": "; its monitor has given it up"}
 _RUNNING = frozenset({"running", "backing-off"})
 
+# A generation that runs, and what its monitor says.
+Running = tuple[Generation, MonitorState]
+
 
 def look(state: State, guest: str) -> Known:
     """Return what is known of a guest. Raises HostError where the state folder is damaged."""
@@ -26,6 +29,17 @@ def look(state: State, guest: str) -> Known:
 def look_at_all(state: State) -> dict[str, Known]:
     """Return what is known of every guest that ever was here."""
     return {guest: look(state, guest) for guest in state.guest_names()}
+
+
+def running(state: State) -> dict[str, Running]:
+    """Return every generation that runs, by its guest."""
+    found = {}
+    for name in state.guest_names():
+        live = look(state, name).live
+        monitor = state.monitor_state(live) if live is not None else None
+        if live is not None and monitor is not None:
+            found[name] = (live, monitor)
+    return found
 
 
 def is_live(monitor: MonitorState | None) -> bool:

@@ -18,7 +18,7 @@ REQUEST = '{"origin": "test", "retry": true}'
 # real one in everything else.
 KILLED_AT = """
 import os, sys
-from mirage_hooks.boot import converge, files, record, settled
+from mirage_hooks.boot import control, converge, files, record, settled
 steps = int(os.environ.pop("KILL_AT"))
 def counting(path, data, mode=0o600, write=files.write_atomic):
     global steps
@@ -26,7 +26,7 @@ def counting(path, data, mode=0o600, write=files.write_atomic):
     steps -= 1
     if steps == 0:
         os.kill(os.getpid(), 9)
-record.write_atomic = settled.write_atomic = converge.control.write_atomic = counting
+record.write_atomic = settled.write_atomic = control.write_atomic = counting
 converge.main()
 """
 

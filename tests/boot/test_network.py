@@ -203,52 +203,60 @@ OURS = frozenset({os.getpid()})
 
 def test_a_port_that_somebody_listens_on_is_taken(listen: Callable[..., int]) -> None:
     port = listen()
-    found = network.taken([Endpoint("127.0.0.1", port)], frozenset())
+    found = network.taken([Endpoint("127.0.0.1", port)], network.listening(frozenset()))
     assert found is not None
     assert found[0] == Endpoint("127.0.0.1", port)
 
 
 def test_whoever_took_a_port_is_named(listen: Callable[..., int]) -> None:
-    found = network.taken([Endpoint("127.0.0.1", listen())], frozenset())
+    found = network.taken([Endpoint("127.0.0.1", listen())], network.listening(frozenset()))
     assert found is not None
     assert found[1].endswith(f"(pid {os.getpid()})")
 
 
 def test_a_port_that_we_listen_on_is_not_taken(listen: Callable[..., int]) -> None:
-    assert network.taken([Endpoint("127.0.0.1", listen())], OURS) is None
+    assert network.taken([Endpoint("127.0.0.1", listen())], network.listening(OURS)) is None
 
 
 def test_a_port_that_nobody_listens_on_is_not_taken() -> None:
-    assert network.taken([Endpoint("127.0.0.1", free_port())], frozenset()) is None
+    assert (
+        network.taken([Endpoint("127.0.0.1", free_port())], network.listening(frozenset())) is None
+    )
 
 
 def test_nothing_wanted_is_never_taken(listen: Callable[..., int]) -> None:
     listen()
-    assert network.taken([], frozenset()) is None
+    assert network.taken([], network.listening(frozenset())) is None
 
 
 def test_a_port_is_taken_by_who_listens_on_every_address(listen: Callable[..., int]) -> None:
-    assert network.taken([Endpoint("127.0.0.1", listen("0.0.0.0"))], frozenset()) is not None
+    assert (
+        network.taken([Endpoint("127.0.0.1", listen("0.0.0.0"))], network.listening(frozenset()))
+        is not None
+    )
 
 
 def test_every_address_is_taken_by_who_listens_on_one(listen: Callable[..., int]) -> None:
-    assert network.taken([Endpoint(None, listen())], frozenset()) is not None
+    assert network.taken([Endpoint(None, listen())], network.listening(frozenset())) is not None
 
 
 def test_a_port_is_not_taken_by_who_listens_on_another_address(listen: Callable[..., int]) -> None:
-    assert network.taken([Endpoint("127.0.0.1", listen("127.0.0.2"))], frozenset()) is None
+    assert (
+        network.taken([Endpoint("127.0.0.1", listen("127.0.0.2"))], network.listening(frozenset()))
+        is None
+    )
 
 
 def test_a_connection_takes_no_port(listen: Callable[..., int]) -> None:
     with socket.create_connection(("127.0.0.1", listen())) as connection:
         port = connection.getsockname()[1]
-        assert network.taken([Endpoint("127.0.0.1", port)], frozenset()) is None
+        assert network.taken([Endpoint("127.0.0.1", port)], network.listening(frozenset())) is None
 
 
 def test_the_second_of_two_wanted_ports_can_be_taken(listen: Callable[..., int]) -> None:
     port = listen()
     wanted = [Endpoint("127.0.0.1", free_port()), Endpoint("127.0.0.1", port)]
-    found = network.taken(wanted, frozenset())
+    found = network.taken(wanted, network.listening(frozenset()))
     assert found is not None
     assert found[0].port == port
 

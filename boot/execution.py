@@ -1,0 +1,237 @@
+"""Carry a plan out: prepare side by side, stop what is to stop, switch, make good."""
+
+import time
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import TypeVar
+
+import msgspec
+
+from mirage_hooks.boot import control, manifest, network, recover, settled, survey
+from mirage_hooks.boot.control import MonitorState
+from mirage_hooks.boot.errors import Error, HostError
+from mirage_hooks.boot.host import Host
+from mirage_hooks.boot.journal import Journal
+from mirage_hooks.boot.manifest import DesiredState
+from mirage_hooks.boot.network import Listening
+from mirage_hooks.boot.plan import Action, Launch, Verb, Wish, decide, pin_holds
+from mirage_hooks.boot.record import Phase, State
+from mirage_hooks.boot.repository import Repository
+from mirage_hooks.boot.store import Store
+from mirage_hooks.boot.survey import Running
+from mirage_hooks.boot.switch import Switch
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+# Guests that are prepared, switched and checked at once.
+_SIDE_BY_SIDE = 8
+
+
+class Execution:
+    """The carrying out of one converge's plan. `faults` are the guests it could not serve."""
+
+    def __init__(
+        self,
+        repository: Repository,
+        state: State,
+        store: Store,
+        bound: Host,
+        journal: Journal,
+        origin: str,
+    ) -> None:
+        self._repository = repository
+        self._state = state
+        self._store = store
+        self._bound = bound
+        self._journal = journal
+        self._origin = origin
+        self._unarmed: set[str] = set()
+        self.faults: dict[str, Error] = {}
+
+    def _announce(self, desired: DesiredState, actions: list[Action]) -> None:
+        """Say what will be done, and of what is kept only what is not as the repository has it."""
+        for action in actions:
+            name = action.guest
+            if action.verb is not Verb.KEEP or action.problem or name in desired.unready:
+                self._say("guest.planned", str(action), guest=name, verb=action.verb)
+            wanted = desired.guests.get(name)
+            if wanted is not None and action.boots and action.launch == Launch.of(wanted):
+                for notice in wanted.notices:
+                    self._say("guest.notice", f"{name}: {notice}", guest=name)
+
+    def carry_out(self, desired: DesiredState, actions: list[Action]) -> None:
+        """Say what will be done, then do it: prepare side by side, stop, switch side by side."""
+        self._announce(desired, actions)
+        launches = [action for action in actions if action.boots]
+        stops = [action for action in actions if action.verb is Verb.STOP]
+        if launches or stops:
+            settled.clear(self._state)
+            live = survey.running(self._state)
+            ours = frozenset(pid for _, monitor in live.values() for pid in _pids(monitor))
+            taken = network.listening(but=ours) if launches else {}
+            armed = [one for one in _side_by_side(partial(self._arm, taken), launches) if one]
+            if not self._postpone(desired, stops):
+                for action in stops:
+                    self.stop(action)
+                    live.pop(action.guest, None)
+            armed = self._abandon_blocked(armed, live)
+            moving = {
+                switch.generation.guest: live.get(switch.generation.guest) for switch in armed
+            }
+            _side_by_side(partial(self._switch, moving), armed)
+        for action in actions:
+            if action.verb is Verb.KEEP:
+                self._apply_live(action)
+
+    def _arm(self, taken: Listening, action: Action) -> Switch | None:
+        launch = action.launch
+        assert launch is not None  # noqa: S101 - starts and replacements have one
+        switch = Switch(self._repository.common_dir, self._state, self._store, self._journal)
+        try:
+            # Once more: it may be a recorded state, from before the host took a right away.
+            manifest.admit(launch.boot, self._bound)
+            _refuse_taken_port(action.guest, launch, taken)
+            if not self._store.path(launch.boot.image).exists():
+                where = launch.provenance
+                self._store.add(self._repository.blob(where.path, where.blob))
+            switch.arm(action.guest, launch, self._origin)
+        except (Error, OSError) as error:
+            self._unarmed.add(action.guest)
+            self._fault(action.guest, error)
+            return None
+        return switch
+
+    def _postpone(self, desired: DesiredState, stops: list[Action]) -> bool:
+        """Whether nothing is stopped now: a guest that may take over could not be prepared."""
+        new = {name for name in desired.unready if survey.look(self._state, name).last is None}
+        waiting = sorted({*self.faults, *new})
+        for action in stops if waiting else ():
+            text = f"{action.guest}: not stopped while {', '.join(waiting)} cannot be booted"
+            self._say("guest.stop-postponed", text, guest=action.guest)
+        return bool(waiting)
+
+    def _abandon_blocked(self, armed: list[Switch], live: dict[str, Running]) -> list[Switch]:
+        """Give up, before anything is touched, what needs the port of a guest that stays."""
+        moving = {switch.generation.guest for switch in armed}
+        free = []
+        for switch in armed:
+            staying = [pair for name, pair in live.items() if name not in moving]
+            if holder := next((pair for pair in staying if _in_the_way(pair, switch)), None):
+                text = f"{switch.generation.guest}: its port is still that of {holder[0].guest}"
+                switch.abandon(text)
+                self._unarmed.add(switch.generation.guest)
+                self._fault(switch.generation.guest, HostError(text))
+            else:
+                free.append(switch)
+        return free
+
+    def _switch(self, moving: dict[str, Running | None], switch: Switch) -> None:
+        """Fire one guest and judge it. What goes wrong is left to `make_good`.
+
+        It replaces its own live generation, and ends that of any other guest that is moving too and
+        has its port: two guests may exchange theirs.
+        """
+        guest = switch.generation.guest
+        try:
+            switch.fire(
+                [
+                    pair
+                    for name, pair in moving.items()
+                    if pair is not None and (name == guest or _in_the_way(pair, switch))
+                ]
+            )
+            switch.judge()
+        except (Error, OSError) as error:
+            self._fault(guest, error)
+
+    def stop(self, action: Action) -> None:
+        """Stop a guest that runs, and record it."""
+        live = survey.look(self._state, action.guest).live
+        assert live is not None  # noqa: S101 - only what is alive is planned to be stopped
+        monitor = self._state.monitor_state(live)
+        # A failed one stays failed: that mark is on its boot digest.
+        phase = Phase.FAILED if live.phase is Phase.FAILED else Phase.ENDED
+        self._state.save(live.become(phase, ended_at=time.time(), reason=action.reason))
+        if monitor is not None:
+            control.stop(monitor)
+        text = f"{action.guest}: generation {live.number} stopped: {action.reason}"
+        self._say("guest.stopped", text, guest=action.guest, generation=live.number)
+
+    def _apply_live(self, action: Action) -> None:
+        """Check and restart policy are no part of a boot: a change of them reboots nothing."""
+        live, launch = survey.look(self._state, action.guest).live, action.launch
+        if live is None or launch is None:
+            return
+        if (live.check, live.restart) == (launch.check, launch.restart):
+            return
+        monitor = self._state.monitor_state(live)
+        if live.restart != launch.restart and monitor is not None:
+            policy = msgspec.to_builtins(launch.restart.policy())
+            try:
+                control.ask(monitor.socket, {"do": "restart", "policy": policy}, control.GRACE)
+            except OSError as error:
+                self._fault(
+                    action.guest, HostError(f"{action.guest}: its monitor does not answer: {error}")
+                )
+                return
+        self._state.save(msgspec.structs.replace(live, check=launch.check, restart=launch.restart))
+        text = f"{action.guest}: check and restart policy taken over, without a reboot"
+        self._say("guest.policy", text, guest=action.guest)
+
+    def make_good(self, desired: DesiredState, actions: list[Action]) -> None:
+        """Roll back what did not come up healthy, and end pins that are over."""
+        again = []
+        for action in actions:
+            if action.launch is None or not action.boots or action.guest in self._unarmed:
+                continue
+            recover.recover_guest(self._state, self._journal, action.guest)
+            known = survey.look(self._state, action.guest)
+            wanted = desired.guests.get(action.guest)
+            if known.failed(action.launch.boot.digest) is None and known.live is not None:
+                continue
+            self.faults.pop(action.guest, None)
+            failed = known.failed(action.launch.boot.digest) is not None
+            if failed and known.intent is not None and pin_holds(known.intent, wanted):
+                self._state.set_intent(action.guest, None)
+                known = survey.look(self._state, action.guest)
+                text = f"{action.guest}: no longer pinned: what it was pinned to is not healthy"
+                self._say("guest.unpinned", text, guest=action.guest)
+            unready = desired.unready.get(action.guest)
+            again.append(decide(action.guest, wanted, unready, known, Wish()))
+        again = [action for action in again if action.verb is not Verb.KEEP]
+        self.carry_out(desired, again)
+
+    def _fault(self, guest: str, error: Error | OSError) -> None:
+        told = error if isinstance(error, Error) else HostError(f"{guest}: {error}")
+        self.faults[guest] = told
+        self._say("guest.fault", str(told), guest=guest)
+
+    def _say(self, name: str, message: str, **fields: object) -> None:
+        self._journal.event(name, message, **fields)
+
+
+def _pids(monitor: MonitorState) -> list[int]:
+    return network.family(monitor.tender.pid) if monitor.tender is not None else []
+
+
+def _in_the_way(running: Running, switch: Switch) -> bool:
+    """Whether a running generation has an address that a new one is to listen on."""
+    wanted = network.endpoints(switch.generation.boot.arguments)
+    held = network.endpoints(running[0].boot.arguments)
+    return any(one.overlaps(other) for one in wanted for other in held)
+
+
+def _refuse_taken_port(guest: str, launch: Launch, listening: Listening) -> None:
+    if found := network.taken(network.endpoints(launch.boot.arguments), listening):
+        endpoint, process = found
+        raise HostError(
+            f"{guest}: {endpoint} is in use by {process}",
+            "end it, or give the guest another port; what runs goes on running",
+        )
+
+
+def _side_by_side(do: Callable[[T], R], over: Iterable[T]) -> list[R]:
+    with ThreadPoolExecutor(_SIDE_BY_SIDE) as pool:
+        return list(pool.map(do, over))
