@@ -12,7 +12,17 @@ from pathlib import Path
 
 import msgspec
 
-from mirage_hooks.boot import host, journal, lock, manifest, recover, request, settled, survey
+from mirage_hooks.boot import (
+    host,
+    journal,
+    lock,
+    manifest,
+    ownership,
+    recover,
+    request,
+    settled,
+    survey,
+)
 from mirage_hooks.boot.errors import Error, HostError
 from mirage_hooks.boot.execution import Execution
 from mirage_hooks.boot.guest import short
@@ -40,10 +50,12 @@ class Converger:
 
     def run(self) -> int:
         """Converge, once the lock is ours; return the exit code. Raises Error."""
+        ownership.refuse_foreign(self._repository.obeyed)
         self._state.check_access()
         host.load(self._state.host_file)
         with lock.hold(self._state.lock, self._request.origin, self._wait):
             # Read after the lock is held: whoever waited converges to the newest state.
+            self._take_trigger()
             bound, host_text = host.load(self._state.host_file)
             store = Store(self._state.store, bound.limits.image << 20)
             self._execution = Execution(
@@ -53,7 +65,7 @@ class Converger:
             self._say(
                 "converge.started", f"{bound.branch} at {short(tip.id)} ({self._request.origin})"
             )
-            self._say_branch(bound)
+            self._say_branch(bound.branch)
             recover.recover(self._state, self._journal)
             if self._request.verb == "stop":
                 return self._stop_and_hold(tip, bound)
@@ -66,18 +78,22 @@ class Converger:
             self._execution.make_good(desired, actions)
             return self._finish(desired, bound, host_text)
 
+    def _take_trigger(self) -> None:
+        with contextlib.suppress(OSError):  # it is not there, or somebody made it what it is not
+            os.truncate(self._state.trigger, 0)
+
     def _wait(self, holder: str) -> None:
         self._say("converge.waiting", f"waiting for {holder}")
 
     def _say(self, name: str, message: str, **fields: object) -> None:
         self._journal.event(name, message, **fields)
 
-    def _say_branch(self, bound: Host) -> None:
-        head = self._repository.head_branch()
-        if not self._repository.git.bare and head != bound.branch:
+    def _say_branch(self, branch: str) -> None:
+        head = self._request.head
+        if head not in {None, branch}:
             self._say(
                 "repository.branch",
-                f"{head or 'a detached HEAD'} is checked out, but only {bound.branch} deploys: "
+                f"{head} is checked out, but only {branch} deploys: "
                 "pulling into what is checked out changes nothing that runs",
             )
 

@@ -27,6 +27,37 @@ def user_name(uid: int) -> str:
         return str(uid)
 
 
+def foreign_owner(common_dir: str | os.PathLike[str]) -> str | None:
+    """Return the user the state of a repository belongs to, None where that is this user.
+
+    Raises RepositoryError where nothing is installed.
+    """
+    try:
+        owner = os.stat(os.path.join(common_dir, "mirage-hooks")).st_uid
+    except FileNotFoundError:
+        raise RepositoryError(
+            f"nothing is installed in {os.fspath(common_dir)}", "run: mirage-hooks install"
+        ) from None
+    return None if owner == os.geteuid() else user_name(owner)
+
+
+def trigger(common_dir: str | os.PathLike[str]) -> str:
+    """Return the file by which who may push, but not deploy, says that there is something new."""
+    return os.path.join(common_dir, "mirage-hooks.trigger")
+
+
+def leave_trigger(common_dir: str | os.PathLike[str]) -> None:
+    """Say in the trigger that there is something new. Raises OSError where that is not allowed.
+
+    It is there already, made by `install`: who may push can make no file in the git folder.
+    """
+    descriptor = os.open(trigger(common_dir), os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        os.write(descriptor, b"push\n")
+    finally:
+        os.close(descriptor)
+
+
 @dataclass(frozen=True)
 class Run:
     """A converger that was started: the id of its converge, its pid, and where its events go."""
@@ -47,13 +78,9 @@ def start(common_dir: str, request: dict[str, object]) -> Run:
     runs = os.path.join(folder, "runs")
     path = os.path.join(runs, f"{converge}.jsonl")
     try:
-        if not os.path.isdir(folder):
-            raise RepositoryError(
-                f"nothing is installed in {common_dir}", "run: mirage-hooks install"
-            )
-        if os.stat(folder).st_uid != os.geteuid():  # or root would leave files of its own there
+        if (owner := foreign_owner(common_dir)) is not None:  # root would leave files of its own
             raise HostError(
-                f"the state in {folder} belongs to user {user_name(os.stat(folder).st_uid)}",
+                f"the state in {folder} belongs to user {owner}",
                 "run this as that user: what runs here is theirs",
             )
         os.makedirs(runs, mode=0o700, exist_ok=True)

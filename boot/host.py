@@ -1,12 +1,11 @@
 """The host file: what this host lets the repository touch. Never read from a commit."""
 
 import re
-import shlex
 from pathlib import Path
 
 import msgspec
 
-from mirage_hooks.boot import tables
+from mirage_hooks.boot import ownership, tables
 from mirage_hooks.boot.errors import ConfigError, HostError, RepositoryError
 from mirage_hooks.boot.guest import Target
 
@@ -43,10 +42,8 @@ def load(path: Path) -> tuple[Host, bytes]:
     Raises ConfigError; RepositoryError where mirage-hooks is not installed.
     """
     try:
-        if path.stat().st_mode & 0o022:
-            raise HostError(
-                f"{path} may be written by others", f"run: chmod 600 {shlex.quote(str(path))}"
-            )
+        path.stat()
+        ownership.refuse_foreign([path])
         data = path.read_bytes()
         text = data.decode()
     except (FileNotFoundError, NotADirectoryError):

@@ -12,24 +12,24 @@ guests/GUEST/N/               one generation:
     monitor.json              what its monitor says
     console.log, monitor.log  what the guest and the monitor printed
 store/                        unpacked images (store.py)
+
+Beside it, since who may push may not look into it: `mirage-hooks.trigger` (follow.py).
 """
 
 import os
-import shlex
 import shutil
-import stat
 from enum import StrEnum
 from pathlib import Path
 from typing import Literal, TypeVar
 
 import msgspec
 
-from mirage_hooks.boot import control, host
+from mirage_hooks.boot import control, host, ownership
 from mirage_hooks.boot.artifact import Provenance
 from mirage_hooks.boot.control import MonitorState
 from mirage_hooks.boot.errors import HostError
 from mirage_hooks.boot.files import sync_folder, write_atomic
-from mirage_hooks.boot.follow import user_name
+from mirage_hooks.boot.follow import trigger, user_name
 from mirage_hooks.boot.guest import Boot, Check, Restart
 
 FOLDER = "mirage-hooks"
@@ -106,6 +106,7 @@ class State:
         self.folder = common_dir / FOLDER
         self.host_file = self.folder / host.NAME
         self.lock = self.folder / "lock"
+        self.trigger = Path(trigger(common_dir))
         self.settled = self.folder / "settled"
         self.watched = self.folder / "watched"
         self.monitors = self.folder / "monitors"
@@ -129,11 +130,7 @@ class State:
             )
         if not os.access(self.folder, os.W_OK | os.X_OK, effective_ids=True):
             raise HostError(f"the state folder {self.folder} cannot be written to")
-        if stat.S_IMODE(status.st_mode) & 0o022:
-            raise HostError(
-                f"the state folder {self.folder} may be written by others",
-                f"run: chmod 700 {shlex.quote(str(self.folder))}",
-            )
+        ownership.refuse_foreign([self.folder])
 
     def guest_names(self) -> list[str]:
         """Return every guest that ever had a generation here, or a word of the operator's."""

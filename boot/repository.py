@@ -170,6 +170,28 @@ class Repository:
         scope, _, path = found.partition("\t")
         return scope, path
 
+    def hooks_folder(self) -> Path:
+        """Return the folder that git takes the repository's hooks from, there or not."""
+        if self.hooks_path() is None:
+            return self.common_dir / "hooks"
+        # Expanded by git: ~, %(prefix), and relative to where hooks are run (githooks(5)).
+        path = self.git.git.config("--type=path", "--get", "core.hooksPath")
+        return Path(self.git.working_tree_dir or self.common_dir, path).resolve()
+
+    def ignores(self, path: Path) -> bool:
+        """Whether git would never commit a file at a path in the work tree."""
+        try:
+            self.git.git.check_ignore("--quiet", "--no-index", str(path))
+        except GitCommandError:
+            return False
+        return True
+
+    @property
+    def obeyed(self) -> list[Path]:
+        """What git, or we, do as told by: who may write it may run what they like."""
+        names = ("", "config", "config.worktree", "hooks")
+        return [self.common_dir / name for name in names]
+
     def behind(self, branch: str) -> int | None:
         """Return how many commits of its upstream a branch lacks, None where it has no upstream."""
         try:

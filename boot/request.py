@@ -16,9 +16,14 @@ from mirage_hooks.boot.record import Generation, Intent, State
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
-    """What is asked of a converge. `origin` says by whom, in a word: pull, deploy, ..."""
+    """What is asked of a converge. `origin` says by whom, in a word: pull, deploy, ...
+
+    `head` says what is checked out where a hook ran; `automatic` says that nobody asked.
+    """
 
     origin: str
+    head: str | None = None
+    automatic: bool = False
     verb: Literal["deploy", "reboot", "stop", "start", "rollback"] = "deploy"
     guests: tuple[str, ...] = ()
     to: int | None = None

@@ -3,9 +3,9 @@
 Such a pull runs no post-merge.
 """
 
-from mirage_hooks.hooks.trigger import deploy
+from mirage_hooks.hooks import trigger
 
 
-def main(hook: str, arguments: list[str]) -> int:
+def main(state: str, arguments: list[str]) -> int:
     """Deploy. The argument says which command rewrote commits: rebase or amend."""
-    return deploy(hook, arguments[0] if arguments else "rewrite")
+    return trigger.deploy(state, arguments[0] if arguments else "rewrite", trigger.head())

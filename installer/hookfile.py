@@ -1,21 +1,38 @@
 """The hook as it is dropped: one file that is both sh and Python.
 
-sh decides that nothing changed, and ends. Python does the rest. An interpreter path in a #! line
+sh runs the hook that was here before, decides that nothing of ours changed, and ends. Python does
+the rest. An interpreter path in a #! line
 would be cut at 255 bytes and at a space; here it stands quoted in sh.
 """
 
 import re
 import shlex
 import subprocess
+from dataclasses import dataclass
 from pathlib import Path
 
 from mirage_hooks.boot import settled
 from mirage_hooks.boot.errors import HostError
 
-# The hooks that are dropped, and the module each calls.
+
+@dataclass(frozen=True)
+class Hook:
+    """A hook that is dropped: the module it calls, and what githooks(5) says of it.
+
+    `reads` says whether git gives it lines on standard input; `blocks` whether its exit code can
+    stop git.
+    """
+
+    module: str
+    reads: bool = False
+    blocks: bool = False
+
+
 HOOKS = {
-    "post-merge": "post_merge",
-    "post-rewrite": "post_rewrite",
+    "post-merge": Hook("post_merge"),
+    "post-rewrite": Hook("post_rewrite", reads=True),
+    "post-receive": Hook("post_receive", reads=True),
+    "pre-push": Hook("pre_push", reads=True, blocks=True),
 }
 
 _MARK = "# mirage-hooks: dropped by `mirage-hooks install`, removed by `mirage-hooks uninstall`."
@@ -26,12 +43,72 @@ _TEMPLATE = """\
 #!/bin/sh
 {mark}
 ''':'
-state=${{0%/*}}/../mirage-hooks
-if [ -x "$0.legacy" ]; then "$0.legacy" "$@"; fi
-read -r boot </proc/sys/kernel/random/boot_id
-read -r head <"${{GIT_DIR:-.git}}/HEAD"
+state={state}
+{parts}
+python={python}
+if [ ! -x "$python" ]; then
+    echo "mirage-hooks: nothing was {done}: $python is gone;" \
+        "install mirage-hooks again, then run: mirage-hooks install" >&2
+    exit 0
+fi
+{run}
+':'''
+import sys
+try:
+    from mirage_hooks.hooks.{module} import main
+except ImportError as error:
+    print(f"mirage-hooks: nothing was {done}: {{error}} ({{sys.executable}});",
+          "install mirage-hooks again, then run: mirage-hooks install", file=sys.stderr)
+    sys.exit(0)
+sys.exit(main(sys.argv[1], sys.argv[2:]))
+"""
+
+# What git says on standard input is for the hook that was here before, and for us. The dot keeps
+# the last line end, which sh would take off.
+_READ = """\
+input=$(cat && echo .)
+input=${input%.}"""
+_GIVE = 'printf %s "$input" 2>/dev/null | '
+
+# pre-commit, installed after us, names us `.legacy`, and us again without it when it leaves: the
+# hook that was here before has one name or the other.
+_THEIRS = """\
+for theirs in "$0.legacy" "${{0%.legacy}}.legacy.legacy"; do
+    if [ -x "$theirs" ]; then
+        {give}"$theirs" "$@" || {failed}
+        break
+    fi
+done"""
+_REPORT = 'echo "mirage-hooks: ${theirs##*/} ended with $?" >&2'
+
+# Only what moves the branch that deploys is ours. Who may not read which that is asks Python.
+_RELEVANT = """\
+ref=
+{ read -r ref <"$state/watched"; } 2>/dev/null
+ref=${ref%%:*}
+ours=
+while read -r local new remote old; do
+    case $new in *[!0]*) ;; *) continue ;; esac
+    if [ -z "$ref" ] || [ "$remote" = "$ref" ]; then {mine}; fi
+done <<END
+$input
+END
+if [ -z "$ours" ]; then exit 0; fi"""
+
+# A push that changes none of the watched paths between what is there and what is pushed.
+_UNTOUCHED = """\
+untouched() {
+    old=$1 new=$2
+    set --
+    while IFS= read -r name; do set -- "$@" "${name#*:}"; done <"$state/watched"
+    [ $# -gt 0 ] && git --literal-pathspecs diff-tree --quiet -r "$old" "$new" -- "$@"
+}"""
+
+_SETTLED = """\
 nl='
 '
+read -r boot </proc/sys/kernel/random/boot_id
+{head}
 # A monitor that was killed could not say so: is the process with this pid and start time there?
 alive() {{
     read -r stat <"/proc/$1/stat" || return 1
@@ -49,39 +126,56 @@ alive() {{
         alive "$pid" "$start" || now=gone
     done <"$state/monitors" || now=gone
 }} 2>/dev/null
-if [ "$now" = "$was" ]; then exit 0; fi
-python={python}
-if [ ! -x "$python" ]; then
-    echo "mirage-hooks: nothing was deployed: $python is gone;" \
-        "install mirage-hooks again, then run: mirage-hooks install" >&2
-    exit 0
-fi
-exec "$python" -I "$0" "$@"
-':'''
-import sys
-try:
-    from mirage_hooks.hooks.{module} import main
-except ImportError as error:
-    print(f"mirage-hooks: nothing was deployed: {{error}} ({{sys.executable}});",
-          "install mirage-hooks again, then run: mirage-hooks install", file=sys.stderr)
-    sys.exit(0)
-sys.exit(main(sys.argv[0], sys.argv[1:]))
-"""
+if [ "$now" = "$was" ]; then exit 0; fi"""
+_EXEC = 'exec "$python" -I "$0" "$state" "$@"'
+_DEFAULT_STATE = "${0%/*}/../mirage-hooks"
+
+_HEADS = {
+    # A pull into another branch than the one that deploys is worth a word of the converger's.
+    "post-merge": 'read -r head <"${GIT_DIR:-.git}/HEAD"',
+    "post-rewrite": 'read -r head <"${GIT_DIR:-.git}/HEAD"',
+    "post-receive": 'head="ref: $ref"',
+}
 
 
-def render(hook: str, python: str) -> bytes:
-    """Return the text of a hook that runs under an interpreter. Raises HostError."""
-    if re.search(r"[\\\n\r]|'''", python):
-        raise HostError(
-            f"the interpreter's path {python!r} cannot stand in a hook",
-            "install mirage-hooks under a path without backslash, line end and ''' in it",
-        )
+def render(hook: str, python: str, state: Path | None = None) -> bytes:
+    """Return the text of a hook that runs under an interpreter. Raises HostError.
+
+    `state` is the state folder, where that is not beside the folder that hooks are in.
+    """
+    kind = HOOKS[hook]
+    parts = [_READ] if kind.reads else []
+    failed = "exit $?" if kind.blocks else _REPORT
+    parts.append(_THEIRS.format(give=_GIVE if kind.reads else "", failed=failed))
+    if kind.blocks:
+        mine = 'untouched "$old" "$new" 2>/dev/null || ours=yes'
+        parts += [_UNTOUCHED, _RELEVANT.replace("{mine}", mine)]
+    elif hook == "post-receive":
+        parts.append(_RELEVANT.replace("{mine}", "ours=yes"))
+    if hook in _HEADS:
+        parts.append(_SETTLED.format(format=settled.FORMAT, head=_HEADS[hook]))
+    run = f'{_GIVE}"$python" -I "$0" "$state" "$@"' if kind.blocks else _EXEC
     try:
         return _TEMPLATE.format(
-            mark=_MARK, format=settled.FORMAT, python=shlex.quote(python), module=HOOKS[hook]
+            mark=_MARK,
+            state=_DEFAULT_STATE if state is None else _quoted("state folder", str(state)),
+            parts="\n".join(parts),
+            python=_quoted("interpreter", python),
+            done="verified" if kind.blocks else "deployed",
+            run=f"{run}\nexit $?" if kind.blocks else run,
+            module=kind.module,
         ).encode()
     except UnicodeEncodeError:
-        raise HostError(f"the interpreter's path {python!r} is not UTF-8") from None
+        raise HostError(f"a path that {hook} needs is not UTF-8: {python}, {state}") from None
+
+
+def _quoted(what: str, path: str) -> str:
+    if re.search(r"[\\\n\r]|'''", path):
+        raise HostError(
+            f"the path of the {what}, {path!r}, cannot stand in a hook",
+            "put it under a path without backslash, line end and ''' in it",
+        )
+    return shlex.quote(path)
 
 
 def is_ours(path: Path) -> bool:

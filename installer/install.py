@@ -1,7 +1,6 @@
 """`mirage-hooks install` and `uninstall`: what is put into a repository, and taken out again."""
 
 import contextlib
-import os
 import sys
 import time
 from dataclasses import dataclass
@@ -9,15 +8,23 @@ from pathlib import Path
 
 import tomlkit
 
-from mirage_hooks.boot import artifact, control, host, lock, manifest, runtime, survey, targets
+from mirage_hooks.boot import (
+    artifact,
+    control,
+    host,
+    lock,
+    manifest,
+    ownership,
+    runtime,
+    survey,
+    targets,
+)
 from mirage_hooks.boot.errors import ConfigError, HostError, RepositoryError
-from mirage_hooks.boot.files import write_atomic
 from mirage_hooks.boot.guest import check_name
 from mirage_hooks.boot.record import Phase, State
 from mirage_hooks.boot.repository import Repository
-from mirage_hooks.installer import hookfile
-
-LEGACY = ".legacy"
+from mirage_hooks.installer import hookfile, placing
+from mirage_hooks.installer.placing import Place
 
 
 @dataclass(frozen=True)
@@ -50,15 +57,16 @@ def install(
     state.check_access()
     text = _host_text(state, repository, branch, user, guests)
     chosen = _validated(state, text, repository)
-    texts = {hook: hookfile.render(hook, sys.executable) for hook in hookfile.HOOKS}
+    hooks = placing.hooks_folder(repository)
+    places = _places(hooks, state)
+    texts = [place.render(sys.executable) for place in places]
     if (reason := hookfile.probe(sys.executable)) is not None:
         raise HostError(
             f"{sys.executable} cannot load mirage-hooks the way a hook does: {reason}",
             "install mirage-hooks into an environment of its own (python3 -m venv), not --user",
         )
-    hooks = repository.common_dir / "hooks"
-    for hook in texts:
-        _refuse_two_foreign(hooks / hook)
+    for place in places:
+        place.refuse_unclear()
     for guest in guests:
         _check_guest(guest)
     lines = []
@@ -69,41 +77,25 @@ def install(
             if not hooks.exists():
                 hooks.mkdir()
                 (state.folder / "made-hooks-folder").touch()
-            for hook, data in texts.items():
-                lines.append(_drop(hooks / hook, data))
-            lines.append(_write(state.host_file, text.encode(), 0o600))
+            lines += [place.drop(text) for place, text in zip(places, texts, strict=True)]
+            lines.append(placing.write(state.host_file, text.encode(), 0o600))
+            state.trigger.touch(mode=0o600)
     except OSError as error:
         raise HostError(f"{error.filename}: {error.strerror}") from None
     return Installed(chosen, lines, running_guests(state))
 
 
+def _places(hooks: Path, state: State) -> list[Place]:
+    return [Place(hooks, hook, state.folder) for hook in hookfile.HOOKS]
+
+
 def _refuse_unfit(repository: Repository) -> None:
-    git = repository.git
-    if git.bare:
-        raise RepositoryError(
-            f"{repository.name} is a bare repository", "install into a clone of it"
-        )
-    if repository.common_dir != Path(git.git_dir).resolve():
-        raise RepositoryError(
-            f"{repository.name} is a linked worktree",
-            f"install into its repository: {repository.common_dir}",
-        )
     if ".git/modules/" in str(repository.common_dir):
         raise RepositoryError(
             f"{repository.name} is a submodule: git runs no hook there that could deploy",
             "install into a clone of its own",
         )
-    if (elsewhere := repository.hooks_path()) is not None:
-        scope, path = elsewhere
-        raise RepositoryError(
-            f"git takes the hooks of {repository.name} from core.hooksPath = {path}",
-            f"run: git config --{scope} --unset core.hooksPath",
-        )
-    owner = repository.common_dir.stat().st_uid
-    if owner != os.geteuid():
-        raise HostError(
-            f"{repository.name} belongs to another user (uid {owner})", "run this as that user"
-        )
+    ownership.refuse_foreign(repository.obeyed)
 
 
 def _host_text(
@@ -153,7 +145,9 @@ def _validated(state: State, text: str, repository: Repository) -> str:
     bound = host.parse(text, str(state.host_file))
     if bound.user is not None:
         manifest.check_user(bound.user)
-    repository.tip(bound.branch)
+    # Into an empty bare repository the first push is still to come.
+    if not (repository.git.bare and not repository.git.heads):
+        repository.tip(bound.branch)
     return bound.branch
 
 
@@ -164,36 +158,6 @@ def _check_guest(guest: GuestOption) -> None:
         raise ConfigError(str(error)) from None
     targets.named(guest.target)
     artifact.check_template(guest.image)
-
-
-def _is_foreign(path: Path) -> bool:
-    return path.is_symlink() or (path.exists() and not hookfile.is_ours(path))
-
-
-def _refuse_two_foreign(path: Path) -> None:
-    legacy = path.with_name(path.name + LEGACY)
-    if _is_foreign(path) and os.path.lexists(legacy):
-        raise ConfigError(
-            f"{path} is not ours, and {legacy.name} exists already",
-            "keep one of the two, then run install again",
-        )
-
-
-def _drop(path: Path, data: bytes) -> str:
-    legacy = path.with_name(path.name + LEGACY)
-    if _is_foreign(path):
-        path.rename(legacy)
-        return f"{_write(path, data, 0o755)}; the hook that was there runs first, as {legacy.name}"
-    return _write(path, data, 0o755)
-
-
-def _write(path: Path, data: bytes, mode: int) -> str:
-    if path.exists() and path.read_bytes() == data and path.stat().st_mode & 0o777 == mode:
-        return f"{path}: is as it should be"
-    existed = path.exists()
-    write_atomic(path, data, mode)
-    path.chmod(mode)  # whatever the umask
-    return f"{path}: {'brought up to date' if existed else 'written'}"
 
 
 def refuse_running(repository: Repository, decided: bool) -> None:
@@ -225,8 +189,10 @@ def uninstall(
     with lock.hold(state.lock, "uninstall", lambda holder: lines.append(f"waited for {holder}")):
         refuse_running(repository, stop or leave_running)
         running = running_guests(state)
-        for hook in hookfile.HOOKS:
-            lines.extend(_take_out(repository.common_dir / "hooks" / hook))
+        folders = {repository.common_dir / "hooks", repository.hooks_folder()}
+        for folder in sorted(folders):
+            for place in _places(folder, state):
+                lines.extend(place.take_out())
         if stop:
             lines.extend(_stop_all(state, running))
         if running and leave_running:
@@ -240,6 +206,7 @@ def uninstall(
                 (repository.common_dir / "hooks").rmdir()
         runtime.remove(repository.common_dir)
         state.remove()
+        state.trigger.unlink(missing_ok=True)
         lines.append(f"{state.folder}: removed")
     return lines
 
@@ -247,19 +214,6 @@ def uninstall(
 def running_guests(state: State) -> list[str]:
     """Return the guests that run."""
     return [name for name, known in survey.look_at_all(state).items() if known.live is not None]
-
-
-def _take_out(path: Path) -> list[str]:
-    if os.path.lexists(path) and not hookfile.is_ours(path):
-        return []
-    legacy = path.with_name(path.name + LEGACY)
-    if os.path.lexists(legacy):
-        legacy.replace(path)
-        return [f"{path}: the hook that was there before is back"]
-    if not path.exists():
-        return []
-    path.unlink()
-    return [f"{path}: removed"]
 
 
 def _stop_all(state: State, running: list[str]) -> list[str]:

@@ -16,9 +16,10 @@ from mirage_hooks.boot import host, manifest, survey
 from mirage_hooks.boot.errors import Error
 from mirage_hooks.boot.record import Phase, State
 from mirage_hooks.boot.repository import Repository
-from mirage_hooks.installer import hookfile
+from mirage_hooks.installer import hookfile, placing
 from mirage_hooks.installer.commands import context as shared
 from mirage_hooks.installer.output import print_json, print_table
+from mirage_hooks.installer.placing import Kind, Place
 
 _LOW_DISK_BYTES = 512 << 20
 _INSTALL = "run: mirage-hooks install"
@@ -54,7 +55,7 @@ def examine(repository: Repository) -> Iterator[Finding]:
     yield _owner(state)
     yield _hooks_path(repository)
     for hook in hookfile.HOOKS:
-        yield from _hook(repository.common_dir / "hooks" / hook, hook)
+        yield _hook(Place(repository.hooks_folder(), hook, state.folder), hook)
     yield from _host_file(repository, state)
     yield _disk(state)
     yield from _monitors(state)
@@ -71,34 +72,33 @@ def _owner(state: State) -> Finding:
 
 
 def _hooks_path(repository: Repository) -> Finding:
-    if (elsewhere := repository.hooks_path()) is not None:
-        scope, path = elsewhere
-        return Finding(
-            "failed",
-            "core.hooksPath",
-            f"git looks for hooks in {path}, not where they were dropped",
-            f"git config --{scope} --unset core.hooksPath",
-        )
-    return Finding("ok", "core.hooksPath", "not set")
+    try:
+        folder = placing.hooks_folder(repository)
+    except Error as error:
+        return Finding("failed", "core.hooksPath", error.message, error.hint)
+    return Finding("ok", "core.hooksPath", f"git takes hooks from {folder}")
 
 
-def _hook(path: Path, hook: str) -> Iterator[Finding]:
+def _hook(place: Place, hook: str) -> Finding:
     """git says nothing of a missing hook or a dangling link, and little of one it cannot run."""
+    path = place.ours
     if path.is_symlink() and not path.exists():
-        yield Finding("failed", hook, f"{path} is a dangling link", f"remove it, then {_INSTALL}")
-    elif not path.exists():
-        yield Finding("failed", hook, f"{path} is missing", _INSTALL)
-    elif not hookfile.is_ours(path):
-        yield Finding("failed", hook, f"{path} is somebody else's", f"{_INSTALL}: it keeps theirs")
-    elif not os.access(path, os.X_OK):
-        yield Finding(
+        return Finding("failed", hook, f"{path} is a dangling link", f"remove it, then {_INSTALL}")
+    if not path.exists():
+        return Finding("failed", hook, f"{path} is missing", _INSTALL)
+    if placing.kind(path) is not Kind.OURS:
+        return Finding("failed", hook, f"{path} is somebody else's", f"{_INSTALL}: it keeps theirs")
+    if not os.access(path, os.X_OK):
+        return Finding(
             "failed", hook, f"{path} is not executable", f"chmod +x {shlex.quote(str(path))}"
         )
-    else:
-        yield _interpreter(path, hook)
+    if place.lost:
+        return Finding("failed", hook, "the hook that ours ran first was overwritten", _INSTALL)
+    return _interpreter(place, hook)
 
 
-def _interpreter(path: Path, hook: str) -> Finding:
+def _interpreter(place: Place, hook: str) -> Finding:
+    path = place.ours
     python = hookfile.interpreter(path)
     mend = "install mirage-hooks again, then run: mirage-hooks install"
     if python is None:
@@ -107,7 +107,7 @@ def _interpreter(path: Path, hook: str) -> Finding:
         return Finding("failed", hook, f"its interpreter {python} is gone", mend)
     if (reason := hookfile.probe(python)) is not None:
         return Finding("failed", hook, f"{python} cannot load mirage-hooks: {reason}", mend)
-    if path.read_bytes() != hookfile.render(hook, python):
+    if path.read_bytes() != place.render(python):
         return Finding("warning", hook, "dropped by another version", _INSTALL)
     if python != sys.executable:
         return Finding("ok", hook, f"in place; it runs {python}, this command {sys.executable}")

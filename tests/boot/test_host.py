@@ -153,5 +153,5 @@ def test_a_host_file_that_others_may_write_is_refused(path: Path) -> None:
     path.parent.chmod(0o755)
     path.write_text('branch = "main"\n')
     path.chmod(0o666)
-    with pytest.raises(Error, match="written by others"):
+    with pytest.raises(Error, match="written by everybody"):
         host.load(path)
