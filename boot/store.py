@@ -1,52 +1,16 @@
 """Unpacked, verified images by their sha256: what guests are booted from."""
 
-import bz2
 import errno
-import gzip
 import hashlib
-import io
-import lzma
 import os
-import sys
-import zlib
-from collections.abc import Callable
 from pathlib import Path
-from typing import IO, cast
 
 import msgspec
 
-from mirage_hooks.boot import elf
-from mirage_hooks.boot.errors import HostError, ImageError
+from mirage_hooks.boot.errors import HostError
 from mirage_hooks.boot.files import sync_folder, write_atomic
 from mirage_hooks.boot.repository import Blob
-
-if sys.version_info >= (3, 14):
-    from compression import zstd
-else:
-    from backports import zstd
-
-_CHUNK = 1 << 20
-
-
-class Stored(msgspec.Struct, frozen=True):
-    """An image in the store, and the blob it was unpacked from."""
-
-    sha256: str
-    size: int
-    packed_size: int
-    compression: str
-    target: str
-    script: bool
-
-
-# Compressions by the magic bytes their files start with, and what opens them.
-_Opener = Callable[[IO[bytes]], IO[bytes]]
-_COMPRESSIONS: dict[bytes, tuple[str, _Opener]] = {
-    b"BZh": ("bzip2", cast("_Opener", bz2.open)),
-    b"\x1f\x8b": ("gzip", cast("_Opener", gzip.open)),
-    b"\xfd7zXZ\x00": ("xz", cast("_Opener", lzma.open)),
-    b"\x28\xb5\x2f\xfd": ("zstd", cast("_Opener", zstd.open)),
-}
+from mirage_hooks.boot.unpack import Unpacked, unpack
 
 
 class Store:
@@ -62,7 +26,7 @@ class Store:
         """Return where an image is, or would be."""
         return self._folder / sha256
 
-    def add(self, blob: Blob) -> Stored:
+    def add(self, blob: Blob) -> Unpacked:
         """Unpack and verify the image in a blob, unless that was done before.
 
         Raises ImageError where it is no image, HostError where the host cannot take it.
@@ -102,65 +66,24 @@ class Store:
             )
         return path
 
-    def _known(self, index: Path) -> Stored | None:
+    def _known(self, index: Path) -> Unpacked | None:
         try:
-            stored = msgspec.json.decode(index.read_bytes(), type=Stored)
+            stored = msgspec.json.decode(index.read_bytes(), type=Unpacked)
         except (FileNotFoundError, msgspec.DecodeError):
             return None
         usable = self.path(stored.sha256).exists() and stored.size <= self._limit
         return stored if usable else None
 
-    def _unpack(self, blob: Blob) -> Stored:
+    def _unpack(self, blob: Blob) -> Unpacked:
         temporary = self._folder / f".{blob.oid}.{os.getpid()}.new"
         try:
-            with temporary.open("wb") as output:
-                compression, sha256, size = self._copy(blob, output)
-                output.flush()
-                os.fsync(output.fileno())
+            unpacked = unpack(blob, temporary, self._limit)
+            with temporary.open("rb") as written:
+                os.fsync(written.fileno())
             # Executable for every user: a unix guest may run as another. Its folder is private.
             temporary.chmod(0o555)
-            try:
-                image = elf.inspect(temporary)
-            except ImageError as error:
-                raise ImageError(f"image {blob.path}: {error.message}", error.hint) from None
-            temporary.rename(self.path(sha256))
+            temporary.rename(self.path(unpacked.sha256))
         finally:
             temporary.unlink(missing_ok=True)
         sync_folder(self._folder)
-        return Stored(sha256, size, blob.size, compression, image.target, image.script)
-
-    def _copy(self, blob: Blob, output: IO[bytes]) -> tuple[str, str, int]:
-        """Unpack into `output`; return the compression, the sha256 and the size."""
-        digest, size = hashlib.sha256(), 0
-        with blob.open() as packed:
-            compression, unpacked = _open(packed)
-            while data := self._read(blob, compression, unpacked):
-                size += len(data)
-                if size > self._limit:
-                    raise ImageError(
-                        f"image {blob.path} unpacks to more than {self._limit >> 20} MiB",
-                        "if it is meant to, raise `image` in [limits] of host.toml",
-                    )
-                digest.update(data)
-                output.write(data)
-        if size == 0:
-            raise ImageError(f"image {blob.path} unpacks to nothing")
-        return compression, digest.hexdigest(), size
-
-    def _read(self, blob: Blob, compression: str, unpacked: IO[bytes]) -> bytes:
-        try:
-            return unpacked.read(_CHUNK)
-        except EOFError:
-            raise ImageError(
-                f"image {blob.path} is cut short: its {compression} data ends early"
-            ) from None
-        except (OSError, zlib.error, lzma.LZMAError, zstd.ZstdError, ValueError) as error:
-            raise ImageError(f"image {blob.path} is no sound {compression} file: {error}") from None
-
-
-def _open(packed: io.BufferedReader) -> tuple[str, IO[bytes]]:
-    start = packed.peek(8)
-    for magic, (name, opener) in _COMPRESSIONS.items():
-        if start.startswith(magic):
-            return name, opener(packed)
-    return "none", packed
+        return unpacked

@@ -19,7 +19,8 @@ from hypothesis import strategies as st
 
 from mirage_hooks.boot.errors import HostError, ImageError
 from mirage_hooks.boot.repository import Blob, Repository
-from mirage_hooks.boot.store import Store, Stored
+from mirage_hooks.boot.store import Store
+from mirage_hooks.boot.unpack import Unpacked
 from support import run
 
 if sys.version_info >= (3, 14):
@@ -87,7 +88,7 @@ def test_the_store_knows_what_an_image_was(
     folder: Path, store: Store, program: bytes, name: str
 ) -> None:
     packed = PACKERS[name](program)
-    assert store.add(commit(folder, packed)) == Stored(
+    assert store.add(commit(folder, packed)) == Unpacked(
         sha256=hashlib.sha256(program).hexdigest(),
         size=len(program),
         packed_size=len(packed),
@@ -144,7 +145,7 @@ def test_an_image_as_large_as_the_limit_is_taken(folder: Path, store: Store, nam
 # The index.
 
 
-def inode(store: Store, stored: Stored) -> int:
+def inode(store: Store, stored: Unpacked) -> int:
     """Return what tells one unpacking of an image from the next."""
     return store.path(stored.sha256).stat().st_ino
 
