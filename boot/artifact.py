@@ -103,9 +103,14 @@ class Provenance(msgspec.Struct, frozen=True):
 
     def describe(self) -> str:
         """Return the image's size in words."""
-        if self.compression == "none":
-            return mebibytes(self.size)
-        return f"{mebibytes(self.packed_size)} {self.compression}, {mebibytes(self.size)}"
+        return describe_size(self.compression, self.packed_size, self.size)
+
+
+def describe_size(compression: str, packed: int, unpacked: int) -> str:
+    """Return an image's size in words, packed and unpacked."""
+    if compression == "none":
+        return mebibytes(unpacked)
+    return f"{mebibytes(packed)} {compression}, {mebibytes(unpacked)}"
 
 
 def mebibytes(size: int) -> str:

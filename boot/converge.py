@@ -31,7 +31,7 @@ from mirage_hooks.boot.journal import Journal
 from mirage_hooks.boot.manifest import DesiredState
 from mirage_hooks.boot.plan import Action, Verb, Wish, pin_holds, plan
 from mirage_hooks.boot.record import Intent, State
-from mirage_hooks.boot.repository import Repository, Revision, clean_environment
+from mirage_hooks.boot.repository import Repository, Revision, leave_operation
 from mirage_hooks.boot.request import Request
 from mirage_hooks.boot.store import Store
 
@@ -184,9 +184,7 @@ def main() -> None:
     common_dir, converge, raw = sys.argv[1:4]
     state = State(Path(common_dir))
     os.umask(0o077)
-    environment = clean_environment(os.environ)
-    os.environ.clear()
-    os.environ.update(environment)
+    leave_operation()
     journal.rotate(str(state.events))
     log = Journal(str(state.events), converge, _print)
     try:

@@ -2,6 +2,7 @@
 
 import os
 import pwd
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from mirage_hooks.boot import artifact, host, network, tables, targets
@@ -48,11 +49,45 @@ class DesiredState:
 
 def read_guests(revision: Revision, bound: Host) -> dict[str, Guest]:
     """Return the guests of a revision, bound to the host. Raises ConfigError, RepositoryError."""
+    source, described = _tables(revision)
+    guests = {}
+    for name in {**(described or {}), **bound.guest}:
+        ours = bound.guest.get(name, {})
+        theirs = (described or {}).get(name)
+        if theirs is None and described is not None and not set(ours) >= _WHOLE:
+            continue  # the host's word on a guest that the manifest no longer has
+        if theirs is not None and ours:
+            _convert(name, theirs, source, bound)
+        table = {**(theirs or {}), **ours}
+        guests[name] = _bind(name, table, host.NAME if ours else source, bound)
+    _refuse_shared_addresses(guests)
+    return guests
+
+
+def describe(revision: Revision, others: Mapping[str, dict[str, object]]) -> dict[str, Guest]:
+    """Return the guests of a revision, each sound in itself and bound to no host.
+
+    `others` are those of a host file, where there is one. Raises ConfigError, RepositoryError.
+    """
+    source, described = _tables(revision)
+    whole = {name: table for name, table in others.items() if set(table) >= _WHOLE}
+    guests = {}
+    for name, table in {**whole, **(described or {})}.items():
+        guests[name] = guest = _convert(name, table, source, None)
+        try:
+            artifact.check_template(guest.image)
+        except ConfigError as error:
+            raise ConfigError(f"{source}: guest {name}: {error.message}", error.hint) from None
+    return guests
+
+
+def _tables(revision: Revision) -> tuple[str, dict[str, dict[str, object]] | None]:
+    """Return how a manifest is named in messages, and its guests as it has them, None for none."""
     source = f"{NAME} at {revision.id[:7]}"
     blob = revision.find(NAME)
-    manifest: dict[str, object] = {}
-    if blob is not None:
-        manifest = tables.parse(blob.text(_MANIFEST_BYTES), source)
+    if blob is None:
+        return source, None
+    manifest = tables.parse(blob.text(_MANIFEST_BYTES), source)
     described = tables.take_table(manifest, "guest", source)
     if manifest:
         raise ConfigError(f"{source}: unknown key {next(iter(manifest))!r}")
@@ -62,17 +97,7 @@ def read_guests(revision: Revision, bound: Host) -> dict[str, Guest]:
                 f"{source}: guest {name}: unknown key {key!r}",
                 f"the host says that, in [guest.{name}] of its {host.NAME}",
             )
-    guests = {}
-    for name in {**described, **bound.guest}:
-        ours = bound.guest.get(name, {})
-        if name not in described and blob is not None and not set(ours) >= _WHOLE:
-            continue  # the host's word on a guest that the manifest no longer has
-        table = {**_as_table(described.get(name, {})), **ours}
-        if name in described and ours:
-            _convert(name, _as_table(described[name]), source, bound)
-        guests[name] = _bind(name, table, host.NAME if ours else source, bound)
-    _refuse_shared_addresses(guests)
-    return guests
+    return source, {name: _as_table(table) for name, table in described.items()}
 
 
 def read(revision: Revision, bound: Host, store: Store) -> DesiredState:
@@ -101,7 +126,7 @@ def _as_table(value: object) -> dict[str, object]:
     return value if isinstance(value, dict) else {}
 
 
-def _convert(name: str, table: dict[str, object], source: str, bound: Host) -> Guest:
+def _convert(name: str, table: dict[str, object], source: str, bound: Host | None) -> Guest:
     """Return a table as a guest, in itself sound. Raises ConfigError."""
     where = f"guest {name}"
     try:
@@ -114,8 +139,9 @@ def _convert(name: str, table: dict[str, object], source: str, bound: Host) -> G
         device: tables.convert(config, NetworkConfig, source, f"{where}: network {device}")
         for device, config in tables.take_table(table, "network", source, where).items()
     }
+    user = bound.user if bound is not None else None
     return tables.convert(
-        {"user": bound.user, **table, "name": name, "network": networks}, Guest, source, where
+        {"user": user, **table, "name": name, "network": networks}, Guest, source, where
     )
 
 
@@ -170,10 +196,7 @@ def check_user(user: str | None) -> None:
 def _prepare(guest: Guest, found: artifact.Artifact, commit: str, store: Store) -> Desired:
     stored = store.add(found.blob)
     target = targets.of(guest)
-    if stored.target != guest.target:
-        raise ConfigError(
-            f"image {found.blob.path} is for target {stored.target}, the guest for {guest.target}"
-        )
+    targets.refuse_other(found.blob.path, stored.target, guest.target)
     boot = Boot(
         target=guest.target,
         image=stored.sha256,

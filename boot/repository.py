@@ -1,7 +1,8 @@
 """The deployment repository, through git's objects: never through the work tree."""
 
+import contextlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BufferedReader
@@ -29,9 +30,10 @@ _LEAKING = frozenset(
 )
 
 
-def clean_environment(environment: Mapping[str, str]) -> dict[str, str]:
-    """Return `environment` without what ties git to the operation that runs a hook."""
-    return {name: value for name, value in environment.items() if name not in _LEAKING}
+def leave_operation() -> None:
+    """Make the environment of this process a clean one, whatever git operation it is run from."""
+    for name in _LEAKING & set(os.environ):
+        del os.environ[name]
 
 
 @dataclass(frozen=True)
@@ -74,18 +76,18 @@ class Blob:
 
 
 class Revision:
-    """One commit of the repository."""
+    """One state of the repository's files: a commit's, or one that is still to be committed."""
 
-    def __init__(self, commit: git.Commit) -> None:
-        self._commit = commit
-        self.id = commit.hexsha
+    def __init__(self, root: git.Commit | git.Tree) -> None:
+        self._tree = root.tree if isinstance(root, git.Commit) else root
+        self.id = root.hexsha
 
     def find(self, path: str) -> Blob | None:
         """Return the file at `path`, None where there is nothing.
 
         Raises RepositoryError where the path leads to, or through, what is no regular file.
         """
-        here: Any = self._commit.tree
+        here: Any = self._tree
         for depth, name in enumerate(parts := path.split("/"), 1):
             try:
                 here = here.join(name)
@@ -142,6 +144,40 @@ class Repository:
             ) from None
         except (GitError, OSError) as error:
             raise RepositoryError(f"git cannot read {self.name}: {_reason(error)}") from None
+
+    def revision(self, name: str) -> Revision:
+        """Return the commit, or the tree, that git knows by a name. Raises RepositoryError."""
+        kinds = ("commit", "tree")
+        for kind in kinds:
+            with contextlib.suppress(GitCommandError, BadName, BadObject, ValueError):
+                oid = self.git.git.rev_parse(
+                    "--verify", "--quiet", "--end-of-options", f"{name}^{{{kind}}}"
+                )
+                binary = bytes.fromhex(oid)
+                make = git.Commit if kind == "commit" else git.Tree
+                return Revision(make(self.git, binary))
+        raise RepositoryError(f"{self.name} has no commit {name!r}")
+
+    def revisions(self, span: str) -> list[str]:
+        """Return the ids of the commits that a range, such as A..B, means to git, oldest first.
+
+        Raises RepositoryError where git knows no such range.
+        """
+        try:
+            listed: str = self.git.git.rev_list("--reverse", "--end-of-options", span)
+        except GitCommandError as error:
+            raise RepositoryError(f"git knows no commits {span!r}: {_reason(error)}") from None
+        return listed.split()
+
+    def unpushed(self, commit: str) -> list[str]:
+        """Return the ids of the commits up to one that no remote is known to have, oldest first.
+
+        Only that one, where nothing is known of any remote.
+        """
+        if not self.git.git.for_each_ref("--count=1", "refs/remotes/"):
+            return [commit]
+        listed: str = self.git.git.rev_list("--reverse", commit, "--not", "--remotes")
+        return listed.split()
 
     def blob(self, path: str, oid: str) -> Blob:
         """Return a blob that some revision had at `path`. Raises RepositoryError if it is gone."""

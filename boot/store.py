@@ -26,19 +26,27 @@ class Store:
         """Return where an image is, or would be."""
         return self._folder / sha256
 
+    def known(self, oid: str) -> Unpacked | None:
+        """Return what a blob unpacked to, None where its image is not in the store."""
+        try:
+            stored = msgspec.json.decode((self._index / f"{oid}.json").read_bytes(), type=Unpacked)
+        except (FileNotFoundError, msgspec.DecodeError):
+            return None
+        usable = self.path(stored.sha256).exists() and stored.size <= self._limit
+        return stored if usable else None
+
     def add(self, blob: Blob) -> Unpacked:
         """Unpack and verify the image in a blob, unless that was done before.
 
         Raises ImageError where it is no image, HostError where the host cannot take it.
         """
-        index = self._index / f"{blob.oid}.json"
         try:
-            if (known := self._known(index)) is not None:
+            if (known := self.known(blob.oid)) is not None:
                 return known
             self._folder.mkdir(mode=0o700, exist_ok=True)
             self._index.mkdir(mode=0o700, exist_ok=True)
             stored = self._unpack(blob)
-            write_atomic(index, msgspec.json.encode(stored))
+            write_atomic(self._index / f"{blob.oid}.json", msgspec.json.encode(stored))
         except OSError as error:
             if error.errno in {errno.ENOSPC, errno.EDQUOT}:
                 raise HostError(
@@ -65,14 +73,6 @@ class Store:
                 "run `mirage-hooks deploy`: it unpacks the image anew",
             )
         return path
-
-    def _known(self, index: Path) -> Unpacked | None:
-        try:
-            stored = msgspec.json.decode(index.read_bytes(), type=Unpacked)
-        except (FileNotFoundError, msgspec.DecodeError):
-            return None
-        usable = self.path(stored.sha256).exists() and stored.size <= self._limit
-        return stored if usable else None
 
     def _unpack(self, blob: Blob) -> Unpacked:
         temporary = self._folder / f".{blob.oid}.{os.getpid()}.new"

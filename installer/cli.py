@@ -8,7 +8,7 @@ import traceback
 import click
 
 from mirage_hooks.boot.errors import Error, HostError
-from mirage_hooks.installer.commands import doctor, inspect, operate, setup
+from mirage_hooks.installer.commands import doctor, inspect, operate, setup, verify
 
 _BUG_EXIT_CODE = 70  # EX_SOFTWARE of sysexits.h
 _INTERRUPTED_EXIT_CODE = 130  # 128 + SIGINT, as shells have it
@@ -39,6 +39,7 @@ for command in (
     doctor.doctor,
     inspect.status,
     operate.plan,
+    verify.verify,
     operate.deploy,
     operate.reboot,
     operate.stop,

@@ -40,3 +40,9 @@ def named(target: str) -> Target:
             f"target {target} cannot be run by this version", f"it runs: {', '.join(_TARGETS)}"
         )
     return _TARGETS[target]
+
+
+def refuse_other(path: str, image: str, wanted: str) -> None:
+    """Raise ConfigError where an image is for another target than its guest."""
+    if image != wanted:
+        raise ConfigError(f"image {path} is for target {image}, the guest for {wanted}")

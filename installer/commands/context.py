@@ -1,6 +1,5 @@
 """What commands share: the repository they are about, its guests' names, and running a converge."""
 
-import os
 import sys
 from collections.abc import Callable
 
@@ -10,14 +9,12 @@ from click.shell_completion import CompletionItem
 from mirage_hooks.boot import follow
 from mirage_hooks.boot.errors import Error
 from mirage_hooks.boot.record import State
-from mirage_hooks.boot.repository import Repository, clean_environment
+from mirage_hooks.boot.repository import Repository, leave_operation
 
 
 def repository(context: click.Context) -> Repository:
     """Return the repository a command is about, whatever git operation it is run from."""
-    environment = clean_environment(os.environ)
-    os.environ.clear()
-    os.environ.update(environment)
+    leave_operation()
     return Repository(context.find_root().obj)
 
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mirage_hooks.boot.errors import RepositoryError
-from mirage_hooks.boot.repository import Repository, clean_environment
+from mirage_hooks.boot.repository import Repository, leave_operation
 from support import Site, run
 
 
@@ -84,18 +84,29 @@ def test_a_file_is_refused_as_a_repository(tmp_path: Path) -> None:
 # The environment.
 
 
-def test_nothing_that_git_calls_local_to_a_repository_is_left_in_the_environment() -> None:
+def left(monkeypatch: pytest.MonkeyPatch, environment: dict[str, str]) -> dict[str, str]:
+    """Return what of an environment is left when a git operation is left."""
+    monkeypatch.setattr(os, "environ", environment)
+    leave_operation()
+    return environment
+
+
+def test_nothing_that_git_calls_local_to_a_repository_is_left_in_the_environment(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     names = run("git", "rev-parse", "--local-env-vars", cwd=Path("/")).stdout.split()
-    assert clean_environment(dict.fromkeys(names, "x")) == {}
+    assert left(monkeypatch, dict.fromkeys(names, "x")) == {}
 
 
-def test_the_quarantine_of_a_push_is_not_left_in_the_environment() -> None:
-    assert clean_environment({"GIT_QUARANTINE_PATH": "/x"}) == {}
+def test_the_quarantine_of_a_push_is_not_left_in_the_environment(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert left(monkeypatch, {"GIT_QUARANTINE_PATH": "/x"}) == {}
 
 
-def test_the_rest_of_the_environment_is_kept() -> None:
+def test_the_rest_of_the_environment_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     kept = {"PATH": "/bin", "HOME": "/root", "GIT_SSH_COMMAND": "ssh", "SSH_AUTH_SOCK": "/run/x"}
-    assert clean_environment({**kept, "GIT_DIR": "."}) == kept
+    assert left(monkeypatch, {**kept, "GIT_DIR": "."}) == kept
 
 
 # Branches.
