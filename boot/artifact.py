@@ -47,7 +47,7 @@ def locate(revision: Revision, template: str) -> Artifact:
         if _PLACE in component:
             pointer = "/".join([*parts, POINTER])
             if pointer not in pointers:
-                pointers[pointer] = _follow(revision, pointer, tuple(pointers))
+                pointers[pointer] = follow(revision, pointer, tuple(pointers))
             name = component.replace(_PLACE, pointers[pointer])
         parts.append(name)
     path = "/".join(parts)
@@ -70,7 +70,12 @@ def check_template(template: str) -> str:
     return template
 
 
-def _follow(revision: Revision, pointer: str, before: tuple[str, ...]) -> str:
+def follow(revision: Revision, pointer: str, before: tuple[str, ...] = ()) -> str:
+    """Return what the pointer at a path names: one file or folder beside it.
+
+    Raises Missing, with the pointers `before` it among the watched, where it is not there;
+    RepositoryError where it is no pointer.
+    """
     blob = revision.find(pointer)
     if blob is None:
         raise Missing(f"there is no pointer {pointer} yet", (*before, pointer))

@@ -15,7 +15,8 @@ from gitdb.exc import BadName, BadObject
 
 from mirage_hooks.boot.errors import RepositoryError
 
-_KINDS = {0o120000: "a symbolic link", 0o160000: "a submodule", 0o040000: "a folder"}
+_FILE, _FOLDER = 0o100000, 0o040000
+_KINDS = {0o120000: "a symbolic link", 0o160000: "a submodule", _FOLDER: "a folder"}
 
 # `git rev-parse --local-env-vars`, and what else a hook finds set: they would point every git
 # command at the repository, quarantine or transport of the operation that ran the hook.
@@ -69,17 +70,21 @@ class Blob:
         if self.size > limit:
             raise RepositoryError(f"{self.path} has {self.size} bytes, more than {limit}")
         try:
-            with self.open() as stream:
-                return stream.read().decode()
+            # Through the process that GitPython keeps for it: a manifest may have 500 pointers.
+            return self._git.get_object_data(self.oid)[3].decode()
         except UnicodeDecodeError:
             raise RepositoryError(f"{self.path} is not UTF-8 text") from None
+        except (ValueError, GitError, OSError) as error:
+            raise _unreadable(self.path, error) from None
 
 
 class Revision:
     """One state of the repository's files: a commit's, or one that is still to be committed."""
 
     def __init__(self, root: git.Commit | git.Tree) -> None:
+        self._has_history = isinstance(root, git.Commit)
         self._tree = root.tree if isinstance(root, git.Commit) else root
+        self._seen: dict[str, Any] = {}
         self.id = root.hexsha
 
     def find(self, path: str) -> Blob | None:
@@ -87,23 +92,90 @@ class Revision:
 
         Raises RepositoryError where the path leads to, or through, what is no regular file.
         """
-        here: Any = self._tree
-        for depth, name in enumerate(parts := path.split("/"), 1):
-            try:
-                here = here.join(name)
-            except KeyError:
-                return None
-            except (ValueError, BadObject, GitError, OSError) as error:
-                raise _unreadable("/".join(parts[:depth]), error) from None
-            kind = here.mode & 0o170000
-            if depth < len(parts) and kind == 0o100000:
-                return None
-            if kind in _KINDS and (depth == len(parts) or kind != 0o040000):
-                raise RepositoryError(f"{'/'.join(parts[:depth])} is {_KINDS[kind]}, no file")
+        here = self._at(path.split("/"), "file")
+        if here is None:
+            return None
+        if _kind(here) == _FOLDER:
+            raise RepositoryError(f"{path} is {_KINDS[_FOLDER]}, no file")
         try:
             return Blob(path, here.hexsha, here.size, here.repo.git)
         except (ValueError, BadObject, GitError, OSError) as error:
             raise _unreadable(path, error) from None
+
+    def files(self, folder: str) -> list[str]:
+        """Return the names of the regular files in a folder, "" being the root.
+
+        None are in what is not there or is a file. Raises RepositoryError as `find` does.
+        """
+        return self._names(folder, _FILE)
+
+    def folders(self, folder: str) -> list[str]:
+        """Return the names of the folders in a folder; the rest is as `files` has it."""
+        return self._names(folder, _FOLDER)
+
+    def added(self, patterns: list[str], most: int) -> list[str]:
+        """Return the paths that the newest commits up to this one added, of the newest one first.
+
+        At most so many commits count, and of their paths those that the patterns take, `glob`
+        pathspecs of gitglossary(7). Raises RepositoryError where git cannot read the history.
+        """
+        options = [
+            # A folder that is emptied as the next is filled is no rename here; a side branch counts
+            # even where what it added was taken out again before the merge.
+            *("--diff-filter=A", "--no-renames", "--full-history", "--root"),
+            *("--name-only", "--no-relative", "--no-show-signature", "--format=", "-z"),
+        ]
+        if not self._has_history:
+            return []
+        paths = [f":(top,glob){pattern}" for pattern in patterns]
+        try:
+            output: str = self._tree.repo.git.log(
+                *options, f"--max-count={most}", self.id, "--", *paths
+            )
+        except GitCommandError as error:
+            raise RepositoryError(
+                f"git cannot read the history of {self.id[:7]}: {_reason(error)}", "run: git fsck"
+            ) from None
+        return [path for path in output.split("\0") if path]
+
+    def _names(self, folder: str, kind: int) -> list[str]:
+        try:
+            here = self._at(folder.split("/") if folder else [], "folder")
+            if here is None or _kind(here) != _FOLDER:
+                return []
+            return [entry.name for entry in here if _kind(entry) == kind]
+        except (ValueError, BadObject, GitError, OSError) as error:
+            raise _unreadable(folder, error) from None
+
+    def _at(self, parts: list[str], wanted: str) -> Any:
+        """Return git's object, a file or a folder, at a path, None where there is nothing."""
+        here: Any = self._tree
+        for depth in range(1, len(parts) + 1):
+            if _kind(here) == _FILE:
+                return None
+            path = "/".join(parts[:depth])
+            if path not in self._seen:
+                self._seen[path] = _member(here, path)
+            here = self._seen[path]
+            if here is None:
+                return None
+            if _kind(here) not in {_FILE, _FOLDER}:
+                raise RepositoryError(f"{path} is {_KINDS[_kind(here)]}, no {wanted}")
+        return here
+
+
+def _member(folder: Any, path: str) -> Any:
+    """Return what a folder holds at a path of its own, None for nothing."""
+    try:
+        return folder.join(path.rpartition("/")[2])
+    except KeyError:
+        return None
+    except (ValueError, BadObject, GitError, OSError) as error:
+        raise _unreadable(path, error) from None
+
+
+def _kind(entry: Any) -> int:
+    return int(entry.mode) & 0o170000
 
 
 class Repository:

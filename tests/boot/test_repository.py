@@ -338,6 +338,93 @@ def test_a_stream_that_was_not_read_to_its_end_disturbs_no_other(folder: Path) -
         assert two.text(10) == "two"
 
 
+# Folders.
+
+
+@pytest.fixture
+def stocked(folder: Path) -> Path:
+    """A repository with what a folder can hold: at its root, and in `a`."""
+    for place in (folder, folder / "a"):
+        (place / "deep").mkdir(parents=True)
+        (place / "deep" / "file").touch()
+        (place / "page").touch()
+        (place / "link").symlink_to("page")
+    linked = commit(folder)
+    for path in ("vendor", "a/vendor"):
+        run("git", "update-index", "--add", "--cacheinfo", f"160000,{linked},{path}", cwd=folder)
+    run("git", "commit", "-q", "-m", "submodules", cwd=folder)
+    return folder
+
+
+@pytest.mark.parametrize("path", ["", "a"])
+def test_the_files_of_a_folder_are_its_regular_ones(stocked: Path, path: str) -> None:
+    assert Repository(stocked).tip("main").files(path) == ["page"]
+
+
+@pytest.mark.parametrize(("path", "folders"), [("", ["a", "deep"]), ("a", ["deep"])])
+def test_the_folders_of_a_folder_are_told(stocked: Path, path: str, folders: list[str]) -> None:
+    assert Repository(stocked).tip("main").folders(path) == folders
+
+
+@pytest.mark.parametrize("path", ["nothing", "page", "page/x", "a/page", "/", "a/", "..", "."])
+def test_what_is_no_folder_holds_no_files(stocked: Path, path: str) -> None:
+    assert Repository(stocked).tip("main").files(path) == []
+
+
+@pytest.mark.parametrize(
+    ("path", "what"),
+    [
+        ("link", "link is a symbolic link"),
+        ("a/link", "a/link is a symbolic link"),
+        ("vendor", "vendor is a submodule"),
+        ("vendor/x", "vendor is a submodule"),
+    ],
+)
+def test_what_is_neither_a_file_nor_a_folder_is_not_listed(
+    stocked: Path, path: str, what: str
+) -> None:
+    with pytest.raises(RepositoryError) as error:
+        Repository(stocked).tip("main").files(path)
+    assert error.value.message == f"{what}, no folder"
+
+
+# History.
+
+
+def test_files_are_told_by_the_commits_that_added_them_newest_first(folder: Path) -> None:
+    commit(folder, b="1")
+    commit(folder, c="1", a="1")
+    commit(folder, b="2")
+    assert Repository(folder).tip("main").added(["*"], 2) == ["a", "c", "b"]
+
+
+def test_no_more_commits_are_told_of_than_was_asked(folder: Path) -> None:
+    commit(folder, a="1")
+    commit(folder, b="1")
+    assert Repository(folder).tip("main").added(["*"], 1) == ["b"]
+
+
+def test_only_what_the_patterns_take_is_told(folder: Path) -> None:
+    commit(folder, **{"a.x": "1", "b.y": "1"})
+    assert Repository(folder).tip("main").added(["*.x", "*.z"], 9) == ["a.x"]
+
+
+def test_a_file_that_is_gone_is_still_told(folder: Path) -> None:
+    commit(folder, a="1")
+    (folder / "a").unlink()
+    commit(folder)
+    assert Repository(folder).tip("main").added(["*"], 9) == ["a"]
+
+
+def test_a_history_with_a_commit_missing_is_the_repositorys_fault(folder: Path) -> None:
+    commit(folder, a="1")
+    missing = loose(folder, "HEAD")
+    commit(folder, a="2")
+    missing.unlink()
+    with pytest.raises(RepositoryError, match="git cannot read the history"):
+        Repository(folder).tip("main").added(["*"], 9)
+
+
 # Damage.
 
 
@@ -349,6 +436,16 @@ def test_an_object_that_is_missing_is_the_repositorys_fault(folder: Path, name: 
     loose(folder, name).unlink()
     with pytest.raises(RepositoryError):
         Repository(folder).tip("main").find("a/page")
+
+
+@pytest.mark.parametrize("name", ["HEAD:a", "HEAD:"], ids=["folder", "root"])
+def test_a_folder_that_is_missing_is_the_repositorys_fault(folder: Path, name: str) -> None:
+    (folder / "a").mkdir()
+    (folder / "a" / "page").touch()
+    commit(folder)
+    loose(folder, name).unlink()
+    with pytest.raises(RepositoryError):
+        Repository(folder).tip("main").files("a")
 
 
 def test_an_object_that_is_damaged_is_the_repositorys_fault(folder: Path) -> None:
