@@ -54,8 +54,8 @@ class Holding:
     A name may be there more than once: for several targets, or compressed in several ways.
     """
 
-    guests: tuple[Found, ...]
-    problems: tuple[str, ...]
+    guests: tuple[Found, ...] = ()
+    problems: tuple[Error, ...] = ()
 
 
 def find(revision: Revision) -> Holding:
@@ -65,12 +65,12 @@ def find(revision: Revision) -> Holding:
     RepositoryError where git cannot read the root.
     """
     guests: list[Found] = []
-    problems: list[str] = []
+    problems: list[Error] = []
     for folder in ("", *revision.folders("")):
         try:
             guests.extend(_in_folder(revision, folder))
         except Error as error:
-            problems.append(error.message)
+            problems.append(error)
     return Holding(tuple(sorted(guests)), tuple(problems))
 
 

@@ -64,20 +64,24 @@ def read_guests(revision: Revision, bound: Host) -> dict[str, Guest]:
     return guests
 
 
-def describe(revision: Revision, others: Mapping[str, dict[str, object]]) -> dict[str, Guest]:
+def describe(revision: Revision, others: Mapping[str, dict[str, object]]) -> list[Guest] | None:
     """Return the guests of a revision, each sound in itself and bound to no host.
 
-    `others` are those of a host file, where there is one. Raises ConfigError, RepositoryError.
+    `others` are those of a host file, where there is one. None where nobody describes any. Raises
+    ConfigError, RepositoryError.
     """
     source, described = _tables(revision)
     whole = {name: table for name, table in others.items() if set(table) >= _WHOLE}
-    guests = {}
+    if described is None and not whole:
+        return None
+    guests = []
     for name, table in {**whole, **(described or {})}.items():
-        guests[name] = guest = _convert(name, table, source, None)
+        guest = _convert(name, table, source, None)
         try:
             artifact.check_template(guest.image)
         except ConfigError as error:
             raise ConfigError(f"{source}: guest {name}: {error.message}", error.hint) from None
+        guests.append(guest)
     return guests
 
 

@@ -5,8 +5,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from mirage_hooks.boot import artifact, host, manifest, targets
+from mirage_hooks.boot import artifact, convention, host, manifest, targets
 from mirage_hooks.boot.artifact import Missing
+from mirage_hooks.boot.convention import Holding
 from mirage_hooks.boot.errors import Error, ImageError
 from mirage_hooks.boot.guest import Guest, short
 from mirage_hooks.boot.host import Host, Limits
@@ -73,16 +74,20 @@ class Verifier:
     def _examine(self, revision: Revision) -> Iterator[Finding]:
         try:
             guests = manifest.describe(revision, self._guests)
+            held = Holding() if guests is not None else convention.find(revision)
         except Error as error:
             yield Finding(revision.id, None, str(error), error)
             return
-        for name, guest in guests.items():
+        for problem in held.problems:
+            yield Finding(revision.id, None, str(problem), problem)
+        told = [Guest(one.name, one.target, one.image) for one in held.guests]
+        for guest in told if guests is None else guests:
             try:
-                yield Finding(revision.id, name, self._image(revision, guest))
+                yield Finding(revision.id, guest.name, self._image(revision, guest))
             except Missing as missing:
-                yield Finding(revision.id, name, missing.message)
+                yield Finding(revision.id, guest.name, missing.message)
             except Error as error:
-                yield Finding(revision.id, name, str(error), error)
+                yield Finding(revision.id, guest.name, str(error), error)
 
     def _image(self, revision: Revision, guest: Guest) -> str:
         """Return what a guest's image is, in words. Raises Error where it cannot serve."""

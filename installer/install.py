@@ -6,34 +6,19 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-import tomlkit
-
 from mirage_hooks.boot import (
-    artifact,
     control,
-    host,
     lock,
-    manifest,
     ownership,
     runtime,
     survey,
-    targets,
 )
 from mirage_hooks.boot.errors import ConfigError, HostError, RepositoryError
-from mirage_hooks.boot.guest import check_name
 from mirage_hooks.boot.record import Phase, State
 from mirage_hooks.boot.repository import Repository
-from mirage_hooks.installer import hookfile, placing
+from mirage_hooks.installer import hookfile, hostfile, placing
+from mirage_hooks.installer.hostfile import GuestOption
 from mirage_hooks.installer.placing import Place
-
-
-@dataclass(frozen=True)
-class GuestOption:
-    """A guest named on the command line, for a repository without a manifest."""
-
-    name: str
-    target: str
-    image: str
 
 
 @dataclass(frozen=True)
@@ -55,8 +40,7 @@ def install(
     state = State(repository.common_dir)
     _refuse_unfit(repository)
     state.check_access()
-    text = _host_text(state, repository, branch, user, guests)
-    chosen = _validated(state, text, repository)
+    file = hostfile.compose(repository, state, branch, user, guests)
     hooks = placing.hooks_folder(repository)
     places = _places(hooks, state)
     texts = [place.render(sys.executable) for place in places]
@@ -67,9 +51,7 @@ def install(
         )
     for place in places:
         place.refuse_unclear()
-    for guest in guests:
-        _check_guest(guest)
-    lines = []
+    lines: list[str] = []
     try:
         state.folder.mkdir(mode=0o700, exist_ok=True)
         state.store.mkdir(mode=0o700, exist_ok=True)
@@ -78,11 +60,11 @@ def install(
                 hooks.mkdir()
                 (state.folder / "made-hooks-folder").touch()
             lines += [place.drop(text) for place, text in zip(places, texts, strict=True)]
-            lines.append(placing.write(state.host_file, text.encode(), 0o600))
+            lines.append(placing.write(state.host_file, file.text.encode(), 0o600))
             state.trigger.touch(mode=0o600)
     except OSError as error:
         raise HostError(f"{error.filename}: {error.strerror}") from None
-    return Installed(chosen, lines, running_guests(state))
+    return Installed(file.branch, [*lines, *file.lines], running_guests(state))
 
 
 def _places(hooks: Path, state: State) -> list[Place]:
@@ -96,68 +78,6 @@ def _refuse_unfit(repository: Repository) -> None:
             "install into a clone of its own",
         )
     ownership.refuse_foreign(repository.obeyed)
-
-
-def _host_text(
-    state: State,
-    repository: Repository,
-    branch: str | None,
-    user: str | None,
-    guests: list[GuestOption],
-) -> str:
-    """Return the host file with what was asked for in it; what else it says stays as it is."""
-    if state.host_file.exists():
-        host.load(state.host_file)
-        document = tomlkit.parse(state.host_file.read_text(encoding="utf-8"))
-    else:
-        document = tomlkit.document()
-        document.add(
-            tomlkit.comment("What this host lets the repository run. See docs/reference.md.")
-        )
-    if branch is not None or "branch" not in document:
-        document["branch"] = branch or _current_branch(repository)
-    if user is not None:
-        document["user"] = user
-    if "limits" not in document:
-        limits = tomlkit.table()
-        limits["targets"] = list(targets.known())
-        document["limits"] = limits
-    for guest in guests:
-        tables = document.setdefault("guest", tomlkit.table(is_super_table=True))
-        table = tables.setdefault(guest.name, tomlkit.table())
-        table["target"] = guest.target
-        table["image"] = guest.image
-    return tomlkit.dumps(document)
-
-
-def _current_branch(repository: Repository) -> str:
-    branch = repository.head_branch()
-    if branch is None:
-        raise RepositoryError(
-            f"{repository.name} has no branch checked out",
-            "name the branch that deploys: --branch BRANCH",
-        )
-    return branch
-
-
-def _validated(state: State, text: str, repository: Repository) -> str:
-    """Return the branch of a host file that is to be written. Raises where it would not do."""
-    bound = host.parse(text, str(state.host_file))
-    if bound.user is not None:
-        manifest.check_user(bound.user)
-    # Into an empty bare repository the first push is still to come.
-    if not (repository.git.bare and not repository.git.heads):
-        repository.tip(bound.branch)
-    return bound.branch
-
-
-def _check_guest(guest: GuestOption) -> None:
-    try:
-        check_name(guest.name)
-    except ValueError as error:
-        raise ConfigError(str(error)) from None
-    targets.named(guest.target)
-    artifact.check_template(guest.image)
 
 
 def refuse_running(repository: Repository, decided: bool) -> None:

@@ -16,7 +16,7 @@ from mirage_hooks.boot import host, manifest, survey
 from mirage_hooks.boot.errors import Error
 from mirage_hooks.boot.record import Phase, State
 from mirage_hooks.boot.repository import Repository
-from mirage_hooks.installer import hookfile, placing
+from mirage_hooks.installer import hookfile, hostfile, placing
 from mirage_hooks.installer.commands import context as shared
 from mirage_hooks.installer.output import print_json, print_table
 from mirage_hooks.installer.placing import Kind, Place
@@ -143,6 +143,14 @@ def _host_file(repository: Repository, state: State) -> Iterator[Finding]:
     except Error as error:
         yield Finding("failed", "guests", error.message, error.hint)
         return
+    for found in hostfile.unbound(tip, bound):
+        yield Finding(
+            "warning",
+            "guests",
+            f"{found.where} is the image of no guest here",
+            f"mirage-hooks install --guest {found.name} --target {found.target} "
+            f"--image '{found.image}'",
+        )
     if guests:
         yield Finding("ok", "guests", ", ".join(guests))
     else:

@@ -9,7 +9,7 @@ from mirage_hooks.boot.errors import ConfigError
 from mirage_hooks.boot.repository import Repository
 from mirage_hooks.installer import install as installing
 from mirage_hooks.installer.commands import context as shared
-from mirage_hooks.installer.install import GuestOption
+from mirage_hooks.installer.hostfile import GuestOption
 
 
 @click.command()
@@ -57,7 +57,8 @@ def install(
     if done.running:
         click.echo(f"What runs goes on running: {', '.join(done.running)}.")
     else:
-        click.echo("Nothing is booted yet: `mirage-hooks deploy` does that.")
+        click.echo("Nothing is booted yet: `mirage-hooks deploy` does that,")
+        click.echo("and `mirage-hooks deploy --dry-run` says what it would do.")
     return 0
 
 

@@ -372,13 +372,15 @@ def test_a_damaged_pointer_is_a_problem(folder: Path, text: bytes) -> None:
     (folder / "xen" / "latest").write_bytes(text)
     found = find(commit(folder))
     assert found.guests == ()
-    assert "xen/latest" in found.problems[0]
+    assert "xen/latest" in found.problems[0].message
 
 
 def test_a_pointer_that_is_no_text_is_a_problem(folder: Path) -> None:
     change(folder, f"xen/{SHA}/www.xen")
     (folder / "xen" / "latest").write_bytes(b"\xff\xfe")
-    assert find(commit(folder)).problems == ("xen/latest is not UTF-8 text",)
+    assert [one.message for one in find(commit(folder)).problems] == [
+        "xen/latest is not UTF-8 text"
+    ]
 
 
 def test_a_damaged_pointer_leaves_the_other_folders_as_they_are(folder: Path) -> None:
@@ -405,7 +407,9 @@ def test_a_pointer_that_is_a_folder_is_none(folder: Path) -> None:
 def test_a_folder_pointed_at_that_is_a_symbolic_link_is_a_problem(folder: Path) -> None:
     change(folder, f"xen/{SHA}/www.xen", pointers={"xen/latest": NEW})
     (folder / "xen" / NEW).symlink_to(SHA)
-    assert find(commit(folder)).problems == (f"xen/{NEW} is a symbolic link, no folder",)
+    assert [one.message for one in find(commit(folder)).problems] == [
+        f"xen/{NEW} is a symbolic link, no folder"
+    ]
 
 
 def test_a_pointer_to_a_file_leads_to_nothing(folder: Path) -> None:
@@ -422,7 +426,7 @@ def test_a_submodule_in_the_root_is_no_folder(folder: Path) -> None:
 
 def test_a_folder_that_host_toml_could_not_name_is_a_problem(folder: Path) -> None:
     revision = commit(folder, f"x\x1bn/{SHA}/www.xen", pointers={"x\x1bn/latest": SHA})
-    assert "is no path inside the repository" in find(revision).problems[0]
+    assert "is no path inside the repository" in find(revision).problems[0].message
 
 
 def test_a_folder_whose_name_is_no_text_does_no_harm(folder: Path) -> None:
@@ -436,7 +440,7 @@ def test_a_history_that_git_cannot_read_is_a_problem(folder: Path) -> None:
     first = commit(folder, f"xen/{SHA}/config.ml").id
     revision = commit(folder, pointers={"xen/latest": SHA})
     (folder / ".git" / "objects" / first[:2] / first[2:]).unlink()
-    assert "git cannot read the history" in find(revision).problems[0]
+    assert "git cannot read the history" in find(revision).problems[0].message
 
 
 def test_a_root_that_git_cannot_read_is_the_repositorys_fault(folder: Path) -> None:

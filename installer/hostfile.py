@@ -1,0 +1,148 @@
+"""The host file as `install` writes it: what was asked for, and found; all else as it was."""
+
+from dataclasses import dataclass
+
+import tomlkit
+from tomlkit import TOMLDocument
+
+from mirage_hooks.boot import artifact, convention, host, manifest, targets
+from mirage_hooks.boot.convention import Found
+from mirage_hooks.boot.errors import ConfigError, RepositoryError
+from mirage_hooks.boot.guest import check_name
+from mirage_hooks.boot.host import Host
+from mirage_hooks.boot.record import State
+from mirage_hooks.boot.repository import Repository, Revision
+
+
+@dataclass(frozen=True)
+class GuestOption:
+    """A guest named on the command line, for a repository without a manifest."""
+
+    name: str
+    target: str
+    image: str
+
+
+@dataclass(frozen=True)
+class HostFile:
+    """The text of a host file, the branch it names, and what is to be said of it, a line each."""
+
+    text: str
+    branch: str
+    lines: list[str]
+
+
+def compose(
+    repository: Repository,
+    state: State,
+    branch: str | None,
+    user: str | None,
+    guests: list[GuestOption],
+) -> HostFile:
+    """Return the host file that is to be written.
+
+    In a repository without a manifest, guests are found by convention, once: what the operator
+    takes out stays out. Raises ConfigError, HostError, RepositoryError where it would not do.
+    """
+    for guest in guests:
+        _check_guest(guest)
+    document = _document(state)
+    if branch is not None or "branch" not in document:
+        document["branch"] = branch or _current_branch(repository)
+    if user is not None:
+        document["user"] = user
+    if "limits" not in document:
+        limits = tomlkit.table()
+        limits["targets"] = list(targets.known())
+        document["limits"] = limits
+    first = "guest" not in document
+    for guest in guests:
+        _describe(document, guest)
+    bound = _parse(document, state)
+    if bound.user is not None:
+        manifest.check_user(bound.user)
+    tip = _tip(repository, bound.branch)
+    lines = _find(document, bound, tip, first) if tip is not None else []
+    return HostFile(tomlkit.dumps(document), bound.branch, lines)
+
+
+def unbound(revision: Revision, bound: Host) -> list[Found]:
+    """Return what a revision without a manifest holds by convention, and no guest here is."""
+    if revision.find(manifest.NAME) is not None:
+        return []
+    return [one for one in convention.find(revision).guests if one.name not in bound.guest]
+
+
+def _find(document: TOMLDocument, bound: Host, tip: Revision, first: bool) -> list[str]:
+    """Describe what is found by convention, where nothing is described yet; say what was found."""
+    if tip.find(manifest.NAME) is not None:
+        return []
+    lines = [f"passed over: {problem.message}" for problem in convention.find(tip).problems]
+    taken = set(bound.guest)
+    for found in unbound(tip, bound):
+        image = f"{found.name} ({found.target}), image {found.image}"
+        if (reason := _not_taken(found, bound, taken, first)) is None:
+            taken.add(found.name)
+            _describe(document, GuestOption(found.name, found.target, found.image))
+            lines.append(f"found by convention: guest {image}")
+        else:
+            lines.append(f"found, but not taken: {image}: {reason}")
+    return lines
+
+
+def _not_taken(found: Found, bound: Host, taken: set[str], first: bool) -> str | None:
+    """Return why what was found becomes no guest, None where it does."""
+    if found.target not in targets.known():
+        return f"this version does not run {found.target}"
+    if found.target not in bound.limits.targets:
+        return f"`targets` in [limits] of {host.NAME} does not have it"
+    if first and found.name not in taken:
+        return None
+    option = f"--guest {found.name} --target {found.target} --image '{found.image}'"
+    return f"take it by: mirage-hooks install {option}"
+
+
+def _document(state: State) -> TOMLDocument:
+    if state.host_file.exists():
+        host.load(state.host_file)
+        return tomlkit.parse(state.host_file.read_text(encoding="utf-8"))
+    document = tomlkit.document()
+    document.add(tomlkit.comment("What this host lets the repository run. See docs/reference.md."))
+    return document
+
+
+def _describe(document: TOMLDocument, guest: GuestOption) -> None:
+    tables = document.setdefault("guest", tomlkit.table(is_super_table=True))
+    table = tables.setdefault(guest.name, tomlkit.table())
+    table["target"] = guest.target
+    table["image"] = guest.image
+
+
+def _parse(document: TOMLDocument, state: State) -> Host:
+    return host.parse(tomlkit.dumps(document), str(state.host_file))
+
+
+def _current_branch(repository: Repository) -> str:
+    branch = repository.head_branch()
+    if branch is None:
+        raise RepositoryError(
+            f"{repository.name} has no branch checked out",
+            "name the branch that deploys: --branch BRANCH",
+        )
+    return branch
+
+
+def _tip(repository: Repository, branch: str) -> Revision | None:
+    """Return the tip of a branch, None in an empty bare repository: its first push is to come."""
+    if repository.git.bare and not repository.git.heads:
+        return None
+    return repository.tip(branch)
+
+
+def _check_guest(guest: GuestOption) -> None:
+    try:
+        check_name(guest.name)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+    targets.named(guest.target)
+    artifact.check_template(guest.image)
