@@ -81,25 +81,27 @@ def _find(document: TOMLDocument, bound: Host, tip: Revision, first: bool) -> li
     taken = set(bound.guest)
     for found in unbound(tip, bound):
         image = f"{found.name} ({found.target}), image {found.image}"
-        if (reason := _not_taken(found, bound, taken, first)) is None:
+        if first and found.name not in taken and _runs(found, bound):
             taken.add(found.name)
             _describe(document, GuestOption(found.name, found.target, found.image))
             lines.append(f"found by convention: guest {image}")
         else:
-            lines.append(f"found, but not taken: {image}: {reason}")
+            lines.append(f"found, but not taken: {image}: {how_to_take(found, bound)}")
     return lines
 
 
-def _not_taken(found: Found, bound: Host, taken: set[str], first: bool) -> str | None:
-    """Return why what was found becomes no guest, None where it does."""
+def how_to_take(found: Found, bound: Host) -> str:
+    """Return what makes a guest of what was found, or why nothing does."""
     if found.target not in targets.known():
         return f"this version does not run {found.target}"
-    if found.target not in bound.limits.targets:
-        return f"`targets` in [limits] of {host.NAME} does not have it"
-    if first and found.name not in taken:
-        return None
+    if not _runs(found, bound):
+        return f"`targets` in [limits] of {host.NAME} does not have {found.target}"
     option = f"--guest {found.name} --target {found.target} --image '{found.image}'"
-    return f"take it by: mirage-hooks install {option}"
+    return f"to take it: mirage-hooks install {option}"
+
+
+def _runs(found: Found, bound: Host) -> bool:
+    return found.target in targets.known() and found.target in bound.limits.targets
 
 
 def _document(state: State) -> TOMLDocument:

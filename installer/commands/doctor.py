@@ -148,8 +148,7 @@ def _host_file(repository: Repository, state: State) -> Iterator[Finding]:
             "warning",
             "guests",
             f"{found.where} is the image of no guest here",
-            f"mirage-hooks install --guest {found.name} --target {found.target} "
-            f"--image '{found.image}'",
+            hostfile.how_to_take(found, bound),
         )
     if guests:
         yield Finding("ok", "guests", ", ".join(guests))
