@@ -49,7 +49,8 @@ class DesiredState:
 
 def read_guests(revision: Revision, bound: Host) -> dict[str, Guest]:
     """Return the guests of a revision, bound to the host. Raises ConfigError, RepositoryError."""
-    source, described = _tables(revision)
+    source = f"{NAME} at {revision.id[:7]}"
+    described = _tables(revision, source)
     guests = {}
     for name in {**(described or {}), **bound.guest}:
         ours = bound.guest.get(name, {})
@@ -70,27 +71,29 @@ def describe(revision: Revision, others: Mapping[str, dict[str, object]]) -> lis
     `others` are those of a host file, where there is one. None where nobody describes any. Raises
     ConfigError, RepositoryError.
     """
-    source, described = _tables(revision)
+    described = _tables(revision, NAME)
     whole = {name: table for name, table in others.items() if set(table) >= _WHOLE}
     if described is None and not whole:
         return None
     guests = []
     for name, table in {**whole, **(described or {})}.items():
-        guest = _convert(name, table, source, None)
+        guest = _convert(name, table, NAME, None)
         try:
             artifact.check_template(guest.image)
         except ConfigError as error:
-            raise ConfigError(f"{source}: guest {name}: {error.message}", error.hint) from None
+            raise ConfigError(f"{NAME}: guest {name}: {error.message}", error.hint) from None
         guests.append(guest)
     return guests
 
 
-def _tables(revision: Revision) -> tuple[str, dict[str, dict[str, object]] | None]:
-    """Return how a manifest is named in messages, and its guests as it has them, None for none."""
-    source = f"{NAME} at {revision.id[:7]}"
+def _tables(revision: Revision, source: str) -> dict[str, dict[str, object]] | None:
+    """Return a manifest's guests as it has them, None where there is no manifest.
+
+    `source` is how messages name it.
+    """
     blob = revision.find(NAME)
     if blob is None:
-        return source, None
+        return None
     manifest = tables.parse(blob.text(_MANIFEST_BYTES), source)
     described = tables.take_table(manifest, "guest", source)
     if manifest:
@@ -101,7 +104,7 @@ def _tables(revision: Revision) -> tuple[str, dict[str, dict[str, object]] | Non
                 f"{source}: guest {name}: unknown key {key!r}",
                 f"the host says that, in [guest.{name}] of its {host.NAME}",
             )
-    return source, {name: _as_table(table) for name, table in described.items()}
+    return {name: _as_table(table) for name, table in described.items()}
 
 
 def read(revision: Revision, bound: Host, store: Store) -> DesiredState:

@@ -219,15 +219,15 @@ class Repository:
 
     def revision(self, name: str) -> Revision:
         """Return the commit, or the tree, that git knows by a name. Raises RepositoryError."""
-        kinds = ("commit", "tree")
-        for kind in kinds:
+        for kind in ("commit", "tree"):
             with contextlib.suppress(GitCommandError, BadName, BadObject, ValueError):
                 oid = self.git.git.rev_parse(
                     "--verify", "--quiet", "--end-of-options", f"{name}^{{{kind}}}"
                 )
                 binary = bytes.fromhex(oid)
-                make = git.Commit if kind == "commit" else git.Tree
-                return Revision(make(self.git, binary))
+                if kind == "commit":
+                    return Revision(git.Commit(self.git, binary))
+                return Revision(git.Tree(self.git, binary, _FOLDER, ""))
         raise RepositoryError(f"{self.name} has no commit {name!r}")
 
     def revisions(self, span: str) -> list[str]:

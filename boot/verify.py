@@ -8,7 +8,7 @@ from pathlib import Path
 from mirage_hooks.boot import artifact, convention, host, manifest, targets
 from mirage_hooks.boot.artifact import Missing
 from mirage_hooks.boot.convention import Holding
-from mirage_hooks.boot.errors import Error, ImageError
+from mirage_hooks.boot.errors import Error, HostError, ImageError
 from mirage_hooks.boot.guest import Guest, short
 from mirage_hooks.boot.host import Host, Limits
 from mirage_hooks.boot.record import State
@@ -59,7 +59,8 @@ class Verifier:
         self._guests: Mapping[str, dict[str, object]] = bound.guest if bound is not None else {}
         self._limit = (bound.limits if bound is not None else Limits()).image << 20
         self._store = store
-        self._unpacked: dict[str, Unpacked | ImageError] = {}
+        self._unpacked: dict[str, Unpacked] = {}
+        self._refused: dict[str, tuple[str, ImageError]] = {}
         self._said: set[tuple[str, str]] = set()
 
     def verify(self, names: Iterable[str]) -> Iterator[Finding]:
@@ -98,16 +99,21 @@ class Verifier:
         return f"image {blob.path} is sound: {short(image.sha256)} ({size})"
 
     def _unpack(self, blob: Blob) -> Unpacked:
+        if blob.oid in self._refused:
+            path, error = self._refused[blob.oid]
+            raise ImageError(error.message.replace(path, blob.path, 1), error.hint)
         known = self._unpacked.get(blob.oid) or (self._store and self._store.known(blob.oid))
-        if isinstance(known, ImageError):
-            raise known
         if known:
             return known
-        with tempfile.TemporaryDirectory(prefix="mirage-hooks-") as folder:
-            try:
+        try:
+            with tempfile.TemporaryDirectory(prefix="mirage-hooks-") as folder:
                 found = unpack(blob, Path(folder, "image"), self._limit)
-            except ImageError as error:
-                self._unpacked[blob.oid] = error
-                raise
+        except ImageError as error:
+            self._refused[blob.oid] = blob.path, error
+            raise
+        except OSError as error:
+            raise HostError(
+                f"image {blob.path} cannot be unpacked: {error}", "TMPDIR names another folder"
+            ) from None
         self._unpacked[blob.oid] = found
         return found

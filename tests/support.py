@@ -1,5 +1,8 @@
 """What tests share: real repositories, real guests, and what a person would run."""
 
+import bz2
+import gzip
+import lzma
 import os
 import socket
 import subprocess
@@ -14,6 +17,20 @@ import pytest
 from mirage_hooks.boot import survey
 from mirage_hooks.boot.control import MonitorState
 from mirage_hooks.boot.record import Generation, State
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
+
+# What packs an image, by the name we have for it.
+PACKERS: dict[str, Callable[[bytes], bytes]] = {
+    "none": bytes,
+    "gzip": gzip.compress,
+    "bzip2": bz2.compress,
+    "xz": lzma.compress,
+    "zstd": zstd.compress,
+}
 
 GUESTS = Path(__file__).parent / "guests"
 COMMAND = Path(sys.executable).with_name("mirage-hooks")

@@ -3,13 +3,11 @@
 import bz2
 import gzip
 import hashlib
-import lzma
 import os
 import resource
 import stat
 import subprocess
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -21,21 +19,9 @@ from mirage_hooks.boot.errors import HostError, ImageError
 from mirage_hooks.boot.repository import Blob, Repository
 from mirage_hooks.boot.store import Store
 from mirage_hooks.boot.unpack import Unpacked
-from support import run
-
-if sys.version_info >= (3, 14):
-    from compression import zstd
-else:
-    from backports import zstd
+from support import PACKERS, run
 
 LIMIT = 1 << 20
-PACKERS: dict[str, Callable[[bytes], bytes]] = {
-    "none": bytes,
-    "gzip": gzip.compress,
-    "bzip2": bz2.compress,
-    "xz": lzma.compress,
-    "zstd": zstd.compress,
-}
 COMPRESSIONS = [name for name in PACKERS if name != "none"]
 SCRIPT = b"#!/bin/sh\nexec sleep 1000\n"
 
