@@ -236,7 +236,7 @@ class Repository:
         Raises RepositoryError where git knows no such range.
         """
         try:
-            listed: str = self.git.git.rev_list("--reverse", "--end-of-options", span)
+            listed: str = self.git.git.rev_list("--reverse", "--end-of-options", span, "--")
         except GitCommandError as error:
             raise RepositoryError(f"git knows no commits {span!r}: {_reason(error)}") from None
         return listed.split()

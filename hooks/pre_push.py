@@ -43,7 +43,7 @@ def _stop(why: str) -> int:
 def _pushed(repository: Repository, bound: Host | None) -> Iterator[str]:
     """Yield the commits that a push brings, by what git says on standard input."""
     for line in sys.stdin:
-        _, new, remote, old = line.split()
+        _, new, remote, old = line.rsplit(maxsplit=3)
         if not new.strip("0") or not remote.startswith("refs/heads/"):
             continue
         if bound is not None and remote != f"refs/heads/{bound.branch}":

@@ -87,7 +87,9 @@ ref=
 { read -r ref <"$state/watched"; } 2>/dev/null
 ref=${ref%%:*}
 ours=
-while read -r local new remote old; do
+while IFS= read -r line; do
+{old}    remote=${line##* }; line=${line% *}
+    new=${line##* }
     case $new in *[!0]*) ;; *) continue ;; esac
     if [ -z "$ref" ] || [ "$remote" = "$ref" ]; then {mine}; fi
 done <<END
@@ -95,13 +97,29 @@ $input
 END
 if [ -z "$ours" ]; then exit 0; fi"""
 
-# A push that changes none of the watched paths between what is there and what is pushed.
+# Read from the right: what is pushed may be named with spaces (`git push origin ":/words w:main"`).
+_OLD = """\
+    old=${line##* }; line=${line% *}
+"""
+
+# What is watched tells of the settled state only: so a push that ends in that state, and changes
+# none of the watched paths on the way there.
 _UNTOUCHED = """\
+nl='
+'
 untouched() {
-    old=$1 new=$2
+    range=$1..$2 new=$2 names= now= was=
     set --
-    while IFS= read -r name; do set -- "$@" "${name#*:}"; done <"$state/watched"
-    [ $# -gt 0 ] && git --literal-pathspecs diff-tree --quiet -r "$old" "$new" -- "$@"
+    while IFS= read -r line; do
+        set -- "$@" "${line#*:}"
+        names=$names$new:${line#*:}$nl
+    done <"$state/watched"
+    while IFS= read -r line || [ -n "$line" ]; do now=$now$line$nl; done <"$state/host.toml"
+    now=$now$(printf %s "$names" | git cat-file --batch-check='%(objectname)')$nl
+    { read -r line; while IFS= read -r line; do was=$was$line$nl; done; } <"$state/settled"
+    [ $# -gt 0 ] && [ "$now" = "$was" ] || return 1
+    touched=$(git --literal-pathspecs rev-list -1 --full-history "$range" -- "$@") &&
+        [ -z "$touched" ]
 }"""
 
 _SETTLED = """\
@@ -149,9 +167,9 @@ def render(hook: str, python: str, state: Path | None = None) -> bytes:
     parts.append(_THEIRS.format(give=_GIVE if kind.reads else "", failed=failed))
     if kind.blocks:
         mine = 'untouched "$old" "$new" 2>/dev/null || ours=yes'
-        parts += [_UNTOUCHED, _RELEVANT.replace("{mine}", mine)]
+        parts += [_UNTOUCHED, _RELEVANT.replace("{old}", _OLD).replace("{mine}", mine)]
     elif hook == "post-receive":
-        parts.append(_RELEVANT.replace("{mine}", "ours=yes"))
+        parts.append(_RELEVANT.replace("{old}", "").replace("{mine}", "ours=yes"))
     if hook in _HEADS:
         parts.append(_SETTLED.format(format=settled.FORMAT, head=_HEADS[hook]))
     run = f'{_GIVE}"$python" -I "$0" "$state" "$@"' if kind.blocks else _EXEC

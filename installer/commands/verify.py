@@ -27,7 +27,7 @@ def verify(context: click.Context, revision: str, as_json: bool) -> int:
     if as_json:
         print_json([_facts(finding) for finding in findings])
     elif not findings:
-        click.echo("no guest is described")
+        click.echo("no guest is described" if names else f"no commit is in {revision}")
     return next((one.error.exit_code for one in findings if one.error is not None), 0)
 
 

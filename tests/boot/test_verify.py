@@ -15,7 +15,7 @@ from mirage_hooks.boot.host import Host, Limits
 from mirage_hooks.boot.record import State
 from mirage_hooks.boot.repository import Blob, Repository
 from mirage_hooks.boot.store import Store
-from mirage_hooks.boot.unpack import Unpacked
+from mirage_hooks.boot.unpack import Unpacked, unpack
 from mirage_hooks.boot.verify import Finding, Verifier, installation
 from support import PACKERS, run
 
@@ -94,7 +94,7 @@ HVT = solo5(1)
 def unpacked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The path of every image that is unpacked, in turn."""
     paths: list[str] = []
-    really = verify.unpack
+    really = unpack
 
     def count(blob: Blob, path: Path, limit: int) -> Unpacked:
         paths.append(blob.path)
