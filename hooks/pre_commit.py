@@ -1,7 +1,8 @@
 """What pre-commit runs (.pre-commit-hooks.yaml): what is staged, or pushed, has to be deployable.
 
 Run as `python -m mirage_hooks.hooks.pre_commit`. pre-commit says in the environment what is pushed
-(its docs, "During push operations"); without that it is the index that is to be committed.
+(its docs, "During push operations"), of several refs the first, or which range it was asked about
+(`--from-ref`, `--to-ref`); without that it is the index that is to be committed.
 """
 
 import os
@@ -13,11 +14,13 @@ from mirage_hooks.boot.repository import Repository, leave_operation
 from mirage_hooks.boot.verify import Verifier
 from mirage_hooks.hooks.pre_push import report
 
+_PUSHED = frozenset({"PRE_COMMIT_TO_REF", "PRE_COMMIT_LOCAL_BRANCH"})
+
 
 def main() -> int:
     """Verify; 1 stops the commit or the push."""
     try:
-        staged = None if "PRE_COMMIT_REMOTE_BRANCH" in os.environ else _staged()
+        staged = None if _PUSHED & set(os.environ) else _staged()
         leave_operation()
         repository = Repository(".")
         return report(Verifier(repository), [staged] if staged else _pushed(repository))
@@ -37,7 +40,7 @@ def _staged() -> str:
 def _pushed(repository: Repository) -> list[str]:
     old, new = (os.environ.get(f"PRE_COMMIT_{name}_REF") for name in ("FROM", "TO"))
     if old and new:
-        return repository.revisions(f"{old}..{new}")
+        return repository.revisions(f"{old}..{new}") or [new]
     # A first push: pre-commit names the branch only.
     return repository.unpushed(repository.revision(os.environ["PRE_COMMIT_LOCAL_BRANCH"]).id)
 

@@ -1,4 +1,4 @@
-"""What mirage-hooks costs, as one table: a pull, downtime, the way to a first reply, memory.
+"""What mirage-hooks costs, as one table: a pull, downtime, a first reply, memory, verifying.
 
     python tests/benchmarks/run.py [--json FILE]
 
@@ -17,6 +17,7 @@ import downtime
 import first_reply
 import memory
 import unchanged
+import verify
 from stage import stage
 from table import save, show
 
@@ -29,7 +30,7 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # ends the guests on the way out
     figures = []
     with stage() as made:
-        for part in (unchanged, downtime, first_reply, memory):
+        for part in (unchanged, downtime, first_reply, memory, verify):
             figures += part.measure(made)
     print(show(figures))
     if options.json is not None:

@@ -18,7 +18,7 @@ from pathlib import Path
 from mirage_hooks.boot.control import MonitorState
 from mirage_hooks.boot.record import State
 
-_COMMAND = Path(sys.executable).with_name("mirage-hooks")
+COMMAND = Path(sys.executable).with_name("mirage-hooks")
 _SOURCE = Path(__file__).resolve().parent.parent / "guests" / "unix_web.c"
 _CONFIG = "[user]\nname = Bench\nemail = bench@example.org\n[init]\ndefaultBranch = main\n"
 _SECONDS = 60
@@ -87,7 +87,7 @@ class Stage:
 
     def mirage_hooks(self, *arguments: str) -> str:
         """Run our command line in the clone that deploys."""
-        return self.run(_COMMAND, *arguments, cwd=self.ours)
+        return self.run(COMMAND, *arguments, cwd=self.ours)
 
     def clone(self, name: str) -> Path:
         """Clone the upstream."""
