@@ -8,12 +8,12 @@ import lzma
 import sys
 import zlib
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import IO, cast
 
 import msgspec
 
-from mirage_hooks.boot import elf
 from mirage_hooks.boot.errors import ImageError
 from mirage_hooks.boot.repository import Blob
 
@@ -51,21 +51,15 @@ def unpack(blob: Blob, path: Path, limit: int) -> Unpacked:
 
     Raises ImageError where it is no image; OSError.
     """
-    with path.open("wb") as output:
-        compression, sha256, size = _copy(blob, output, limit)
-    try:
-        image = elf.inspect(path)
-    except ImageError as error:
-        raise ImageError(f"image {blob.path}: {error.message}", error.hint) from None
-    return Unpacked(sha256, size, blob.size, compression, image.target, image.script)
-
-
-def _copy(blob: Blob, output: IO[bytes], limit: int) -> tuple[str, str, int]:
-    """Unpack into `output`; return the compression, the sha256 and the size."""
     digest, size = hashlib.sha256(), 0
-    with blob.open() as packed:
+    with path.open("wb") as output, blob.open() as packed, ThreadPoolExecutor(1) as ahead:
         compression, unpacked = _open(packed)
-        while data := _read(blob, compression, unpacked):
+        coming = ahead.submit(_read, blob, compression, unpacked)
+        # Unpacking takes most of the time: the rest is done meanwhile. That is loading this, too.
+        from mirage_hooks.boot import elf  # noqa: PLC0415
+
+        while data := coming.result():
+            coming = ahead.submit(_read, blob, compression, unpacked)
             size += len(data)
             if size > limit:
                 raise ImageError(
@@ -76,7 +70,11 @@ def _copy(blob: Blob, output: IO[bytes], limit: int) -> tuple[str, str, int]:
             output.write(data)
     if size == 0:
         raise ImageError(f"image {blob.path} unpacks to nothing")
-    return compression, digest.hexdigest(), size
+    try:
+        image = elf.inspect(path)
+    except ImageError as error:
+        raise ImageError(f"image {blob.path}: {error.message}", error.hint) from None
+    return Unpacked(digest.hexdigest(), size, blob.size, compression, image.target, image.script)
 
 
 def _read(blob: Blob, compression: str, unpacked: IO[bytes]) -> bytes:

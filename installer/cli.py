@@ -1,5 +1,6 @@
 """The command line: one place where commands are named, and errors become exit codes."""
 
+import importlib
 import os
 import sys
 import tempfile
@@ -8,13 +9,45 @@ import traceback
 import click
 
 from mirage_hooks.boot.errors import Error, HostError
-from mirage_hooks.installer.commands import doctor, inspect, operate, setup, verify
 
 _BUG_EXIT_CODE = 70  # EX_SOFTWARE of sysexits.h
 _INTERRUPTED_EXIT_CODE = 130  # 128 + SIGINT, as shells have it
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+# Each command, and the module of `commands` that has it.
+_COMMANDS = {
+    "install": "setup",
+    "uninstall": "setup",
+    "doctor": "doctor",
+    "status": "inspect",
+    "plan": "operate",
+    "verify": "verify",
+    "deploy": "operate",
+    "reboot": "operate",
+    "stop": "operate",
+    "start": "operate",
+    "rollback": "operate",
+    "history": "inspect",
+    "logs": "inspect",
+    "completion": "setup",
+}
+
+
+class _Commands(click.Group):
+    """The commands; only what the one that is called needs is imported."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _COMMANDS:
+            return None
+        module = importlib.import_module(f"{__package__}.commands.{_COMMANDS[cmd_name]}")
+        command: click.Command = getattr(module, cmd_name)
+        return command
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option(
     "-C",
     "--repo",
@@ -31,25 +64,6 @@ def cli(context: click.Context, repo: str) -> None:
     changes what should run makes this host run it, and goes back if it does not come up healthy.
     """
     context.obj = repo
-
-
-for command in (
-    setup.install,
-    setup.uninstall,
-    doctor.doctor,
-    inspect.status,
-    operate.plan,
-    verify.verify,
-    operate.deploy,
-    operate.reboot,
-    operate.stop,
-    operate.start,
-    operate.rollback,
-    inspect.history,
-    inspect.logs,
-    setup.completion,
-):
-    cli.add_command(command)
 
 
 def _run() -> int:

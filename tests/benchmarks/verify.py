@@ -61,7 +61,7 @@ def _code(source: random.Random) -> bytes:
     """Return 64 KiB that pack like machine code: words that come again, some that never did."""
     known = [source.randbytes(source.randint(2, 12)) for _ in range(400)]
     pieces = (
-        source.randbytes(3) if source.random() < 0.1 else source.choice(known) for _ in range(9362)
+        source.randbytes(3) if source.random() < 0.08 else source.choice(known) for _ in range(9362)
     )
     return b"".join(pieces)
 
