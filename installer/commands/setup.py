@@ -51,7 +51,7 @@ def install(
     done = installing.install(shared.repository(context), branch, user, guests)
     for line in done.lines:
         click.echo(line)
-    click.echo(f"From now on a pull of {done.branch} deploys it.")
+    click.echo(f"From now on a pull or a push of {done.branch} deploys it.")
     if and_deploy:
         return shared.converge(context, verb="deploy", retry=True)
     if done.running:
