@@ -12,6 +12,7 @@ guests/GUEST/N/               one generation:
     monitor.json              what its monitor says
     console.log, monitor.log  what the guest and the monitor printed
 store/                        unpacked images (store.py)
+secrets/                      secret arguments (secrets.py)
 """
 
 import os
@@ -112,6 +113,7 @@ class State:
         self.events = self.folder / "events.jsonl"
         self.runs = self.folder / "runs"
         self.store = self.folder / "store"
+        self.secrets = self.folder / "secrets"
         self._intents = self.folder / "intents"
         self._guests = self.folder / "guests"
         self._read: dict[Path, tuple[tuple[int, int], Generation]] = {}
