@@ -7,6 +7,7 @@ from mirage_hooks.boot import plan as planning
 from mirage_hooks.boot.guest import short
 from mirage_hooks.boot.plan import Wish
 from mirage_hooks.boot.record import State
+from mirage_hooks.boot.secrets import Vault
 from mirage_hooks.boot.store import Store
 from mirage_hooks.installer.commands import context as shared
 from mirage_hooks.installer.output import print_json
@@ -36,7 +37,7 @@ def _show_plan(context: click.Context, as_json: bool, wish: Wish) -> int:
     bound, _ = host.load(state.host_file)
     store = Store(state.store, bound.limits.image << 20)
     tip = repository.tip(bound.branch)
-    desired = manifest.read(tip, bound, store)
+    desired = manifest.read(tip, bound, store, Vault(state.secrets))
     actions = planning.plan(desired, survey.look_at_all(state), wish)
     if as_json:
         print_json(
@@ -59,7 +60,7 @@ def _show_plan(context: click.Context, as_json: bool, wish: Wish) -> int:
     for action in actions:
         click.echo(str(action))
     if not actions:
-        click.echo("no guest is described")
+        click.echo(desired.why_empty)
     return 0
 
 

@@ -229,3 +229,16 @@ def test_a_guest_named_at_install_needs_no_manifest(site: Site) -> None:
     )
     site.command("deploy")
     assert site.page() == "one"
+
+
+# What runs here.
+
+
+def test_a_pull_leaves_alone_what_the_host_does_not_choose(installed: Site) -> None:
+    installed.tell_host(guests=["www"])
+    installed.tables = '[guest.broken]\ntarget = "xen"\nimage = "nothing"\n'
+    installed.publish("two")
+    pull = installed.pull()
+    assert installed.page() == "two"
+    assert "broken" not in pull.stderr
+    assert pull.stderr.endswith("done: www runs as it should\n")

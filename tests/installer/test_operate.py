@@ -666,6 +666,47 @@ def test_a_command_in_a_clone_without_an_installation_leaves_no_file(site: Site)
     assert not site.state.folder.exists()
 
 
+# What the host chooses.
+
+
+def test_a_guest_that_is_not_chosen_any_more_is_stopped(with_dns: Site) -> None:
+    with_dns.tell_host(guests=["www"])
+    said = with_dns.command("deploy").stdout
+    assert "dns: generation 1 stopped: not among this host's guests\n" in said
+    assert (with_dns.live("dns"), with_dns.page()) == (None, "one")
+
+
+def test_a_guest_that_is_chosen_again_is_booted(with_dns: Site) -> None:
+    with_dns.tell_host(guests=["www"])
+    with_dns.command("deploy")
+    with_dns.tell_host(guests=["dns", "www"])
+    with_dns.command("deploy")
+    assert with_dns.live("dns") is not None
+
+
+def test_a_choice_of_none_stops_every_guest(with_dns: Site) -> None:
+    with_dns.tell_host(guests=[])
+    done = with_dns.command("deploy")
+    assert (with_dns.live("dns"), with_dns.live("www")) == (None, None)
+    assert done.stdout.endswith("done: no guest is to run here: guests = [] in host.toml\n")
+
+
+def test_a_plan_says_that_none_is_chosen(installed: Site) -> None:
+    installed.tell_host(guests=[])
+    assert "no guest is to run here: guests = [] in host.toml" in installed.command("plan").stdout
+
+
+def test_a_chosen_guest_that_is_not_there_is_noticed_and_no_fault(with_dns: Site) -> None:
+    with_dns.tell_host(guests=["dns", "www"])
+    with_dns.tables = ""
+    with_dns.publish()
+    pull = with_dns.pull()
+    notice = "dns: among `guests` in host.toml, but the repository has no such guest"
+    assert notice in pull.stderr
+    assert (with_dns.live("dns"), with_dns.page()) == (None, "one")
+    assert code_of(with_dns, "deploy") == 0
+
+
 # Following a deploy, and two at once.
 
 
