@@ -20,7 +20,7 @@ from mirage_hooks.boot.host import Host
 from mirage_hooks.boot.journal import Journal
 from mirage_hooks.boot.manifest import DesiredState
 from mirage_hooks.boot.plan import Action, Verb, Wish, pin_holds, plan
-from mirage_hooks.boot.record import Intent, State
+from mirage_hooks.boot.record import Intent, Pause, State
 from mirage_hooks.boot.repository import Repository, Revision, clean_environment
 from mirage_hooks.boot.request import Request
 from mirage_hooks.boot.secrets import Vault
@@ -44,6 +44,8 @@ class Converger:
         self._state.check_access()
         host.load(self._state.host_file)
         with lock.hold(self._state.lock, self._request.origin, self._wait):
+            if self._request.automatic and (pause := self._state.pause()) is not None:
+                return self._stay_paused(pause)
             # Read after the lock is held: whoever waited converges to the newest state.
             bound, host_text = host.load(self._state.host_file)
             store = Store(self._state.store, bound.limits.image << 20)
@@ -88,6 +90,11 @@ class Converger:
         for name in sorted({*(desired.selection or ())} - desired.names):
             text = f"{name}: among `guests` in {host.NAME}, but the repository has no such guest"
             self._say("guest.notice", text, guest=name)
+
+    def _stay_paused(self, pause: Pause) -> int:
+        self._say("converge.paused", f"{pause}; `mirage-hooks resume` ends that")
+        self._end(0, "nothing is changed")
+        return 0
 
     def _stop_and_hold(self, tip: Revision, bound: Host) -> int:
         """Stop guests and hold them: also where what the repository says cannot be read."""

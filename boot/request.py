@@ -16,9 +16,13 @@ from mirage_hooks.boot.record import Generation, Intent, State
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
-    """What is asked of a converge. `origin` says by whom, in a word: pull, deploy, ..."""
+    """What is asked of a converge. `origin` says by whom, in a word: pull, deploy, ...
+
+    `automatic` is what nobody asked for by hand: a pause holds it back.
+    """
 
     origin: str
+    automatic: bool = False
     verb: Literal["deploy", "reboot", "stop", "start", "rollback"] = "deploy"
     guests: tuple[str, ...] = ()
     to: int | None = None

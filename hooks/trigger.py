@@ -14,7 +14,7 @@ def deploy(hook: str, origin: str) -> int:
     """
     common_dir = os.path.dirname(os.path.dirname(os.path.abspath(hook)))  # noqa: PTH100, PTH120
     try:
-        run = follow.start(common_dir, {"origin": origin})
+        run = follow.start(common_dir, {"origin": origin, "automatic": True})
         follow.follow(run, _show, follow.LIMIT)
     except Error as error:
         _print(f"mirage-hooks: {error}")

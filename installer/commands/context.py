@@ -7,7 +7,7 @@ from collections.abc import Callable
 import click
 from click.shell_completion import CompletionItem
 
-from mirage_hooks.boot import follow
+from mirage_hooks.boot import follow, host
 from mirage_hooks.boot.errors import Error
 from mirage_hooks.boot.record import State
 from mirage_hooks.boot.repository import Repository, clean_environment
@@ -19,6 +19,14 @@ def repository(context: click.Context) -> Repository:
     os.environ.clear()
     os.environ.update(environment)
     return Repository(context.find_root().obj)
+
+
+def installed(context: click.Context) -> State:
+    """Return the state folder of the repository, if it is this user's. Raises Error."""
+    state = State(repository(context).common_dir)
+    host.load(state.host_file)
+    state.check_access()
+    return state
 
 
 def complete_guest(

@@ -57,6 +57,7 @@ def examine(repository: Repository) -> Iterator[Finding]:
     yield _hooks_path(repository)
     for hook in hookfile.HOOKS:
         yield from _hook(repository.common_dir / "hooks" / hook, hook)
+    yield from _pause(state)
     yield from _host_file(repository, state)
     yield _disk(state)
     yield from _monitors(state)
@@ -114,6 +115,18 @@ def _interpreter(path: Path, hook: str) -> Finding:
     if python != sys.executable:
         return Finding("ok", hook, f"in place; it runs {python}, this command {sys.executable}")
     return Finding("ok", hook, "in place")
+
+
+def _pause(state: State) -> Iterator[Finding]:
+    try:
+        pause = state.pause()
+    except OSError:
+        return  # somebody else's: that was found already
+    except Error as error:
+        yield Finding("failed", "pause", error.message, error.hint)
+        return
+    if pause is not None:
+        yield Finding("warning", "pause", f"{pause}: pulls deploy nothing", "mirage-hooks resume")
 
 
 def _host_file(repository: Repository, state: State) -> Iterator[Finding]:

@@ -396,6 +396,27 @@ def test_secrets_that_cannot_be_read_are_found_and_mended(installed: Site) -> No
     assert broken(installed) == {}
 
 
+# A pause.
+
+
+def test_a_pause_is_found_and_mended(installed: Site) -> None:
+    installed.command("pause", "moving the disks")
+    found = examine(installed)["pause"]
+    assert (found["level"], "moving the disks: pulls deploy" in found["finding"]) == (
+        "warning",
+        True,
+    )
+    do(installed, found["mend"])
+    assert "pause" not in examine(installed)
+
+
+def test_a_damaged_pause_is_found_and_mended(installed: Site) -> None:
+    (installed.state.folder / "paused").write_text("{")
+    assert broken(installed) == {"pause": "failed"}
+    do(installed, "mirage-hooks resume")
+    assert broken(installed) == {}
+
+
 # The host.
 
 
