@@ -30,9 +30,10 @@ from mirage_hooks.boot.host import Host
 from mirage_hooks.boot.journal import Journal
 from mirage_hooks.boot.manifest import DesiredState
 from mirage_hooks.boot.plan import Action, Verb, Wish, pin_holds, plan
-from mirage_hooks.boot.record import Intent, State
+from mirage_hooks.boot.record import Intent, Pause, State
 from mirage_hooks.boot.repository import Repository, Revision, leave_operation
 from mirage_hooks.boot.request import Request
+from mirage_hooks.boot.secrets import Vault
 from mirage_hooks.boot.store import Store
 
 _KEPT_RUNS = 50
@@ -54,6 +55,8 @@ class Converger:
         self._state.check_access()
         host.load(self._state.host_file)
         with lock.hold(self._state.lock, self._request.origin, self._wait):
+            if self._request.automatic and (pause := self._state.pause()) is not None:
+                return self._stay_paused(pause)
             # Read after the lock is held: whoever waited converges to the newest state.
             self._take_trigger()
             bound, host_text = host.load(self._state.host_file)
@@ -69,7 +72,8 @@ class Converger:
             recover.recover(self._state, self._journal)
             if self._request.verb == "stop":
                 return self._stop_and_hold(tip, bound)
-            desired = manifest.read(tip, bound, store)
+            desired = manifest.read(tip, bound, store, Vault(self._state.secrets))
+            self._say_unknown(desired)
             if self._request.verb != "deploy":
                 settled.clear(self._state)  # before a word of the operator's changes
             wish = request.take(self._request, self._state, self._journal, desired)
@@ -96,6 +100,17 @@ class Converger:
                 f"{head} is checked out, but only {branch} deploys: "
                 "pulling into what is checked out changes nothing that runs",
             )
+
+    def _say_unknown(self, desired: DesiredState) -> None:
+        """Say which of the host's guests are not there. A commit that removes one is no error."""
+        for name in sorted({*(desired.selection or ())} - desired.names):
+            text = f"{name}: among `guests` in {host.NAME}, but the repository has no such guest"
+            self._say("guest.notice", text, guest=name)
+
+    def _stay_paused(self, pause: Pause) -> int:
+        self._say("converge.paused", f"{pause}; `mirage-hooks resume` ends that")
+        self._end(0, "nothing is changed")
+        return 0
 
     def _stop_and_hold(self, tip: Revision, bound: Host) -> int:
         """Stop guests and hold them: also where what the repository says cannot be read."""
@@ -168,7 +183,7 @@ class Converger:
 
 def _summary(final: list[Action], desired: DesiredState) -> str:
     if not desired.names:
-        return f"done: no guest is described: commit a {manifest.NAME}, or use install --guest"
+        return f"done: {desired.why_empty}"
     running = [action.guest for action in final if action.verb is Verb.KEEP]
     if desired.unready:
         return f"done, but for an image that is not there yet: {', '.join(sorted(desired.unready))}"

@@ -194,6 +194,7 @@ class Boot(msgspec.Struct, frozen=True, omit_defaults=True):
     """All that makes one boot differ from another: the guest's state, to be booted again as it was.
 
     Defaults are omitted from the encoding, so that a field added later leaves digests as they are.
+    `secrets` is the vault's digest of the secret arguments, which follow `arguments`.
     """
 
     target: Target
@@ -202,6 +203,7 @@ class Boot(msgspec.Struct, frozen=True, omit_defaults=True):
     memory: int = 32
     network: dict[str, NetworkConfig] = {}
     user: str | None = None
+    secrets: str | None = None
 
     @property
     def digest(self) -> str:

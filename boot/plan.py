@@ -130,7 +130,7 @@ class Wish:
 def plan(desired: DesiredState, known: Mapping[str, Known], wish: Wish) -> list[Action]:
     """Return what to do, a guest each. Raises ConfigError where everything would be stopped."""
     running = sorted(name for name, one in known.items() if one.live is not None)
-    if not desired.names and running and not wish.allow_empty:
+    if desired.lost and running and not wish.allow_empty:
         raise ConfigError(
             f"no guest is described at {short(desired.revision)}, while {', '.join(running)} "
             f"{'run' if len(running) > 1 else 'runs'}: nothing is changed",
@@ -145,6 +145,7 @@ def plan(desired: DesiredState, known: Mapping[str, Known], wish: Wish) -> list[
             desired.unready.get(name),
             known.get(name, Known()),
             replace(wish, retry=wish.retry and name in (wish.retry_only or {name})),
+            unselected=name in desired.unselected,
         )
         for name in names
         if name in desired.names or known[name].live is not None
@@ -153,9 +154,14 @@ def plan(desired: DesiredState, known: Mapping[str, Known], wish: Wish) -> list[
 
 
 def decide(
-    name: str, desired: Desired | None, unready: Error | None, known: Known, wish: Wish
+    name: str,
+    desired: Desired | None,
+    unready: Error | None,
+    known: Known,
+    wish: Wish,
+    unselected: bool = False,
 ) -> Action:
-    """Return what to do about one guest."""
+    """Return what to do about one guest; `unselected` says that the host does not choose it."""
     intent = known.intent
     if intent is not None and intent.kind == "held":
         if known.live is not None:
@@ -164,7 +170,8 @@ def decide(
     if name in wish.reboot and (current := known.live or known.last) is not None:
         return _reboot(name, known, current, desired)
     if desired is None and unready is None:
-        return Action(Verb.STOP, name, "no longer in the manifest")
+        why = "not among this host's guests" if unselected else "no longer in the manifest"
+        return Action(Verb.STOP, name, why)
     if intent is not None and pin_holds(intent, desired):
         return _toward_pin(name, known, intent, wish)
     if desired is None:

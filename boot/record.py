@@ -12,12 +12,15 @@ guests/GUEST/N/               one generation:
     monitor.json              what its monitor says
     console.log, monitor.log  what the guest and the monitor printed
 store/                        unpacked images (store.py)
+secrets/                      secret arguments (secrets.py)
+paused                        why hooks deploy nothing, while they do not
 
 Beside it, since who may push may not look into it: `mirage-hooks.trigger` (follow.py).
 """
 
 import os
 import shutil
+from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import Literal, TypeVar
@@ -99,6 +102,22 @@ class Intent(msgspec.Struct, frozen=True):
     desired: str | None = None
 
 
+class Pause(msgspec.Struct, frozen=True):
+    """The operator's word that hooks deploy nothing: why, since when, and which user's."""
+
+    why: str
+    since: float
+    by: str
+
+    @property
+    def time(self) -> str:
+        """Since when, in ISO 8601, UTC."""
+        return datetime.fromtimestamp(self.since, UTC).isoformat(timespec="seconds")
+
+    def __str__(self) -> str:
+        return f"paused since {self.time} by {self.by}: {self.why}"
+
+
 class State:
     """The state folder of one repository."""
 
@@ -113,6 +132,8 @@ class State:
         self.events = self.folder / "events.jsonl"
         self.runs = self.folder / "runs"
         self.store = self.folder / "store"
+        self.secrets = self.folder / "secrets"
+        self._paused = self.folder / "paused"
         self._intents = self.folder / "intents"
         self._guests = self.folder / "guests"
         self._read: dict[Path, tuple[tuple[int, int], Generation]] = {}
@@ -204,6 +225,27 @@ class State:
             return
         self._intents.mkdir(mode=0o700, exist_ok=True)
         write_atomic(path, msgspec.json.encode(intent))
+
+    def pause(self) -> Pause | None:
+        """Return the pause that holds, None for none. Raises HostError where it is damaged."""
+        try:
+            return msgspec.json.decode(self._paused.read_bytes(), type=Pause)
+        except FileNotFoundError:
+            return None
+        except msgspec.DecodeError as error:
+            raise HostError(
+                f"{self._paused} is damaged: {error}", "`mirage-hooks resume` ends the pause"
+            ) from None
+
+    def set_pause(self, pause: Pause) -> None:
+        """Record a pause, in place of another."""
+        write_atomic(self._paused, msgspec.json.encode(pause))
+
+    def end_pause(self) -> bool:
+        """End the pause; return whether there was one."""
+        there = self._paused.exists()
+        self._paused.unlink(missing_ok=True)
+        return there
 
     def remove(self) -> None:
         """Delete the whole state folder."""

@@ -18,7 +18,8 @@ from mirage_hooks.boot.record import Generation, Intent, State
 class Request(msgspec.Struct, frozen=True, kw_only=True):
     """What is asked of a converge. `origin` says by whom, in a word: pull, deploy, ...
 
-    `head` says what is checked out where a hook ran; `automatic` says that nobody asked.
+    `head` says what is checked out where a hook ran; `automatic` is what
+    nobody asked for by hand: a pause holds it back.
     """
 
     origin: str

@@ -45,6 +45,8 @@ for command in (
     operate.stop,
     operate.start,
     operate.rollback,
+    operate.pause,
+    operate.resume,
     inspect.history,
     inspect.logs,
     setup.completion,

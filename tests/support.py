@@ -5,11 +5,13 @@ import socket
 import subprocess
 import sys
 import time
+import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+import tomlkit
 
 from mirage_hooks.boot import survey
 from mirage_hooks.boot.control import MonitorState
@@ -118,6 +120,19 @@ class Site:
         """Install mirage-hooks into the clone."""
         user = ["--user", USER] if USER else []
         return self.command("install", *user, *options)
+
+    def tell_host(self, **tables: object) -> None:
+        """Put keys and tables into the host file of the clone."""
+        path = self.state.host_file
+        path.write_text(tomlkit.dumps({**tomllib.loads(path.read_text()), **tables}))
+
+    def hide(self, *arguments: str, guest: str = "www") -> Path:
+        """Give a guest secret arguments, in a file of the host's; return it."""
+        path = self.clone.parent / f"{guest}.args"
+        path.write_text("".join(f"{argument}\n" for argument in arguments))
+        path.chmod(0o600)
+        self.tell_host(secrets={guest: {"args_file": str(path)}})
+        return path
 
     def command(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         """Run the command line in the clone."""

@@ -38,7 +38,7 @@ def status(context: click.Context, as_json: bool) -> int:
         problem = error.message
     guests = [_describe(state, name, known[name]) for name in sorted(known)]
     behind, fetched = repository.behind(bound.branch), repository.last_fetch()
-    converging = lock.holder(state.lock)
+    converging, pause = lock.holder(state.lock), state.pause()
     if as_json:
         print_json(
             {
@@ -48,6 +48,7 @@ def status(context: click.Context, as_json: bool) -> int:
                 "behind": behind,
                 "last_fetch": moment(fetched),
                 "converging": converging,
+                "paused": pause and {"why": pause.why, "since": pause.time, "by": pause.by},
                 "problem": problem,
                 "guests": guests,
             }
@@ -59,6 +60,8 @@ def status(context: click.Context, as_json: bool) -> int:
     )
     if converging:
         click.echo(f"a deploy is going on: {converging}")
+    if pause:
+        click.echo(f"{pause}; `mirage-hooks resume` ends that")
     if problem:
         click.echo(f"the next deploy will be refused: {problem}")
     _warn_of_branch(repository, bound.branch)
@@ -141,7 +144,7 @@ def _health(known: Known, monitor: MonitorState | None) -> str:
 @click.pass_context
 def history(context: click.Context, guests: tuple[str, ...], lines: int, as_json: bool) -> int:
     """List the generations of guests, newest first: what was booted, why, and how it ended."""
-    state = _installed(context)
+    state = shared.installed(context)
     names = _named(state, guests)
     found = [generation for name in names for generation in state.generations(name)]
     found = sorted(found, key=lambda one: (one.created, one.number), reverse=True)[:lines]
@@ -201,7 +204,7 @@ def logs(
 
     --json prints the deploys' events, an object a line.
     """
-    state = _installed(context)
+    state = shared.installed(context)
     if guest is None:
         for line in growing.lines(state.events, lines, follow):
             if (event := journal.parse(line)) is not None:
@@ -241,13 +244,6 @@ def _chosen(state: State, guest: str, number: int | None) -> Generation:
         return wanted[-1]
     what = "no generation yet" if number is None else f"no generation {number}"
     raise ConfigError(f"{guest} has {what}", f"mirage-hooks history {guest} lists them")
-
-
-def _installed(context: click.Context) -> State:
-    state = State(shared.repository(context).common_dir)
-    host.load(state.host_file)
-    state.check_access()
-    return state
 
 
 def _named(state: State, guests: tuple[str, ...]) -> list[str]:

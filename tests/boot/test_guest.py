@@ -414,6 +414,7 @@ def test_the_digest_of_a_boot_with_everything_stays_what_it_was() -> None:
         {"network": {"service": {"address": "10.0.0.2/24"}}},
         {"network": {"service": {}}},
         {"user": "mirage"},
+        {"secrets": "c" * 64},
     ],
     ids=lambda change: next(iter(change)),
 )

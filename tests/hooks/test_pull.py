@@ -3,11 +3,13 @@
 One row of the table of git's hooks a test: the real git, the dropped hook, a real guest.
 """
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from mirage_hooks.boot import journal
 from support import COMMAND, USER, Site, run
 
 
@@ -229,3 +231,68 @@ def test_a_guest_named_at_install_needs_no_manifest(site: Site) -> None:
     )
     site.command("deploy")
     assert site.page() == "one"
+
+
+# A pause.
+
+
+def test_a_pull_deploys_nothing_while_paused_and_says_why(deployed: Site) -> None:
+    deployed.command("pause", "moving the disks")
+    deployed.publish("two")
+    pull = deployed.pull()
+    assert deployed.page() == "one"
+    said = (
+        r"^mirage-hooks: paused since \S+ by \S+: moving the disks; "
+        r"`mirage-hooks resume` ends that$"
+    )
+    assert re.search(said, pull.stderr, re.M)
+    assert deployed.outcomes() == ["healthy"]
+
+
+def test_a_pause_is_logged_and_ends_as_done(deployed: Site) -> None:
+    deployed.command("pause", "moving the disks")
+    deployed.publish("two")
+    deployed.pull()
+    events = list(journal.read(str(deployed.state.events)))[-2:]
+    assert [event["event"] for event in events] == ["converge.paused", "converge.finished"]
+    assert events[1]["exit_code"] == 0
+
+
+def test_a_pull_that_changes_nothing_that_runs_stays_silent_while_paused(deployed: Site) -> None:
+    deployed.command("pause", "moving the disks")
+    (deployed.upstream / "note.txt").write_text("note\n")
+    deployed.commit("a note")
+    assert "paused" not in deployed.pull().stderr
+
+
+def test_every_pull_says_that_it_is_paused_also_after_a_deploy_by_hand(deployed: Site) -> None:
+    deployed.command("pause", "moving the disks")
+    deployed.publish("two")
+    deployed.pull()
+    deployed.command("deploy")
+    deployed.publish("three")
+    assert "moving the disks" in deployed.pull().stderr
+    assert deployed.page() == "two"
+    deployed.publish("four")
+    assert "moving the disks" in deployed.pull().stderr
+
+
+def test_a_rebase_deploys_nothing_while_paused(deployed: Site) -> None:
+    deployed.command("pause", "moving the disks")
+    commit_locally(deployed)
+    deployed.publish("two")
+    assert "moving the disks" in deployed.pull("--rebase").stderr
+    assert deployed.page() == "one"
+
+
+# What runs here.
+
+
+def test_a_pull_leaves_alone_what_the_host_does_not_choose(installed: Site) -> None:
+    installed.tell_host(guests=["www"])
+    installed.tables = '[guest.broken]\ntarget = "xen"\nimage = "nothing"\n'
+    installed.publish("two")
+    pull = installed.pull()
+    assert installed.page() == "two"
+    assert "broken" not in pull.stderr
+    assert pull.stderr.endswith("done: www runs as it should\n")

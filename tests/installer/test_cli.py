@@ -309,7 +309,7 @@ KEYS: dict[str, list[str]] = {
     "plan": ["branch", "commit", "actions"],
     "status": [
         *["repository", "branch", "commit", "behind", "last_fetch"],
-        *["converging", "problem", "guests"],
+        *["converging", "paused", "problem", "guests"],
     ],
 }
 

@@ -365,6 +365,58 @@ def test_guests_that_root_would_have_to_run_are_found(site: Site) -> None:
     assert "user" in examine(site)["guests"]["mend"]
 
 
+def test_a_chosen_guest_that_is_not_there_is_found(installed: Site) -> None:
+    installed.tell_host(guests=["www", "wwww"])
+    assert broken(installed) == {"guest wwww": "warning"}
+
+
+def test_a_choice_of_no_guest_is_found_to_be_meant(installed: Site) -> None:
+    installed.tell_host(guests=[])
+    assert broken(installed) == {}
+    assert (
+        examine(installed)["guests"]["finding"] == "none is to run here: guests = [] in host.toml"
+    )
+
+
+def test_secrets_of_a_guest_that_is_not_there_are_found(installed: Site) -> None:
+    installed.hide("--hello=hunter22", guest="wwww")
+    assert broken(installed) == {"secrets of wwww": "warning"}
+
+
+def test_secrets_that_are_as_they_should_be_are_listed(installed: Site) -> None:
+    installed.hide("--hello=hunter22")
+    assert broken(installed) == {}
+    assert "secrets of www" in examine(installed)
+
+
+def test_secrets_that_cannot_be_read_are_found_and_mended(installed: Site) -> None:
+    installed.hide("--hello=hunter22").chmod(0o644)
+    assert broken(installed) == {"secrets of www": "failed"}
+    do(installed, examine(installed)["secrets of www"]["mend"].removeprefix("run: "))
+    assert broken(installed) == {}
+
+
+# A pause.
+
+
+def test_a_pause_is_found_and_mended(installed: Site) -> None:
+    installed.command("pause", "moving the disks")
+    found = examine(installed)["pause"]
+    assert (found["level"], "moving the disks: pulls deploy" in found["finding"]) == (
+        "warning",
+        True,
+    )
+    do(installed, found["mend"])
+    assert "pause" not in examine(installed)
+
+
+def test_a_damaged_pause_is_found_and_mended(installed: Site) -> None:
+    (installed.state.folder / "paused").write_text("{")
+    assert broken(installed) == {"pause": "failed"}
+    do(installed, "mirage-hooks resume")
+    assert broken(installed) == {}
+
+
 # The host.
 
 

@@ -209,8 +209,9 @@ def test_install_keeps_what_the_operator_wrote_into_the_host_file(site: Site) ->
     site.install()
     edited = (
         "# ours, see the wiki\n"
-        'branch   =   "main"   # the one that is reviewed\n\n'
+        'branch   =   "main"   # the one that is reviewed\nguests = [ "www" ] # not mail\n\n'
         '[limits]\nmemory = 64 # MiB\ntargets = ["unix"]\n\n'
+        '[secrets.www]\nargs_file = "/etc/mirage/www.args"\n\n'
         '[guest.www]\n# the page\nargs = ["--port=80"]\n'
     )
     site.state.host_file.write_text(edited)
