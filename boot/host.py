@@ -25,16 +25,21 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Host(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The host file."""
+    """The host file. `keep` is how many healthy states of each guest can be gone back to."""
 
     branch: str
     user: str | None = None
+    keep: int = 3
     limits: Limits = Limits()
     guest: dict[str, dict[str, object]] = {}
 
     def __post_init__(self) -> None:
         if not self.branch or _NO_BRANCH.search(self.branch):
             raise ValueError(f"branch {self.branch!r} is no branch")
+        if self.keep < 1:
+            raise ValueError(
+                "keep has to be at least 1: a failed deploy goes back to what was healthy"
+            )
 
 
 def load(path: Path) -> tuple[Host, bytes]:

@@ -30,12 +30,12 @@ def test_a_host_runs_unix_guests_only_where_nothing_else_is_said() -> None:
 
 def test_a_host_file_says_all_that_it_may() -> None:
     text = (
-        'branch = "live"\nuser = "mirage"\n'
+        'branch = "live"\nuser = "mirage"\nkeep = 5\n'
         '[limits]\ntargets = ["unix", "hvt"]\nmemory = 512\nimage = 64\n'
         '[guest.www]\nuser = "www"\n'
     )
     limits = Limits(targets=("unix", "hvt"), memory=512, image=64)
-    expected = Host("live", user="mirage", limits=limits, guest={"www": {"user": "www"}})
+    expected = Host("live", user="mirage", keep=5, limits=limits, guest={"www": {"user": "www"}})
     assert host.parse(text, "host.toml") == expected
 
 
@@ -55,6 +55,10 @@ def test_what_is_no_branch_is_refused(branch: str) -> None:
     [
         ("branch = 1", "host.toml: branch: Expected 'str', got 'int'"),
         ('branch = "a"\nuser = 1', "host.toml: user: Expected 'str | null', got 'int'"),
+        (
+            'branch = "a"\nkeep = 0',
+            "host.toml: keep has to be at least 1: a failed deploy goes back to what was healthy",
+        ),
         ('branch = "a"\nbranches = 1', "host.toml: unknown key 'branches'"),
         ('branch = "a"\nlimits = 1', "host.toml: limits: Expected 'object', got 'int'"),
         ('branch = "a"\n[limits]\ncpus = 1', "host.toml: limits: unknown key 'cpus'"),
