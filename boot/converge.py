@@ -12,20 +12,29 @@ from pathlib import Path
 
 import msgspec
 
-from mirage_hooks.boot import host, journal, lock, manifest, recover, request, settled, survey
+from mirage_hooks.boot import (
+    collect,
+    host,
+    journal,
+    lock,
+    manifest,
+    recover,
+    request,
+    settled,
+    survey,
+)
 from mirage_hooks.boot.errors import Error, HostError
 from mirage_hooks.boot.execution import Execution
 from mirage_hooks.boot.guest import short
 from mirage_hooks.boot.host import Host
 from mirage_hooks.boot.journal import Journal
 from mirage_hooks.boot.manifest import DesiredState
-from mirage_hooks.boot.plan import Action, Verb, Wish, pin_holds, plan
+from mirage_hooks.boot.plan import Action, Known, Verb, Wish, pin_holds, plan
 from mirage_hooks.boot.record import Intent, State
 from mirage_hooks.boot.repository import Repository, Revision, clean_environment
 from mirage_hooks.boot.request import Request
 from mirage_hooks.boot.store import Store
 
-_KEPT_RUNS = 50
 _BUG_EXIT_CODE = 70  # EX_SOFTWARE of sysexits.h
 
 
@@ -45,7 +54,7 @@ class Converger:
         with lock.hold(self._state.lock, self._request.origin, self._wait):
             # Read after the lock is held: whoever waited converges to the newest state.
             bound, host_text = host.load(self._state.host_file)
-            store = Store(self._state.store, bound.limits.image << 20)
+            store = self._store = Store(self._state.store, bound.limits.image << 20)
             self._execution = Execution(
                 self._repository, self._state, store, bound, self._journal, self._request.origin
             )
@@ -60,7 +69,9 @@ class Converger:
             desired = manifest.read(tip, bound, store)
             if self._request.verb != "deploy":
                 settled.clear(self._state)  # before a word of the operator's changes
-            wish = request.take(self._request, self._state, self._journal, desired)
+            wish = request.take(
+                self._request, self._state, self._journal, desired, self._execution.fetch
+            )
             actions = plan(desired, survey.look_at_all(self._state), wish)
             self._execution.carry_out(desired, actions)
             self._execution.make_good(desired, actions)
@@ -94,6 +105,7 @@ class Converger:
                 self._execution.stop(Action(Verb.STOP, name, "held by hand"))
             else:
                 self._say("guest.held", f"{name}: held by hand", guest=name)
+        self._collect(bound, None, survey.look_at_all(self._state))
         self._end(0, "done: no pull starts what is held, until `mirage-hooks start` does")
         return 0
 
@@ -131,6 +143,7 @@ class Converger:
             # A guest that ended meanwhile found no stamp to delete.
             if survey.look_at_all(self._state) != known:
                 settled.clear(self._state)
+        self._collect(bound, desired, known)
         if not problems:
             self._end(0, _summary(final, desired))
             return 0
@@ -139,6 +152,20 @@ class Converger:
         told = "\n".join(str(error) for error in problems.values())
         self._end(code, f"not as it should be: {told}", problems=sorted(problems))
         return code
+
+    def _collect(self, bound: Host, desired: DesiredState | None, known: dict[str, Known]) -> None:
+        """Collect what the guests that changed no longer need. That it cannot be is no failure."""
+        if not (changed := self._execution.changed):
+            return
+        try:
+            done = collect.collect(
+                self._repository, self._state, self._store, bound.keep, known, desired, changed
+            )
+        except (Error, OSError) as error:
+            self._say("collect.fault", f"what is not needed any more was not removed: {error}")
+            return
+        if done.gone:
+            self._say("collect.gone", collect.say_gone(done.gone))
 
     def _say_left(self, left: dict[str, Error]) -> None:
         """A reboot boots what ran: that the repository asks for something else is worth a word."""
@@ -174,7 +201,7 @@ def main() -> None:
     journal.rotate(str(state.events))
     log = Journal(str(state.events), converge, _print)
     try:
-        _forget_old_runs(state.runs)
+        collect.forget_runs(state)
         code = Converger(Repository(common_dir), msgspec.json.decode(raw, type=Request), log).run()
     except Error as error:
         code = error.exit_code
@@ -196,11 +223,6 @@ def main() -> None:
 def _print(line: str) -> None:
     with contextlib.suppress(OSError):  # a full disk; the exit code is left to say it
         print(line, flush=True)
-
-
-def _forget_old_runs(runs: Path) -> None:
-    for path in sorted(runs.glob("*.jsonl"))[:-_KEPT_RUNS]:
-        path.unlink(missing_ok=True)
 
 
 if __name__ == "__main__":

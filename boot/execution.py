@@ -10,7 +10,8 @@ import msgspec
 
 from mirage_hooks.boot import control, manifest, network, recover, settled, survey
 from mirage_hooks.boot.control import MonitorState
-from mirage_hooks.boot.errors import Error, HostError
+from mirage_hooks.boot.errors import Error, HostError, RepositoryError
+from mirage_hooks.boot.guest import short
 from mirage_hooks.boot.host import Host
 from mirage_hooks.boot.journal import Journal
 from mirage_hooks.boot.manifest import DesiredState
@@ -30,7 +31,10 @@ _SIDE_BY_SIDE = 8
 
 
 class Execution:
-    """The carrying out of one converge's plan. `faults` are the guests it could not serve."""
+    """The carrying out of one converge's plan.
+
+    `faults` are the guests it could not serve, `changed` those it booted, tried to, or stopped.
+    """
 
     def __init__(
         self,
@@ -49,6 +53,7 @@ class Execution:
         self._origin = origin
         self._unarmed: set[str] = set()
         self.faults: dict[str, Error] = {}
+        self.changed: set[str] = set()
 
     def _announce(self, desired: DesiredState, actions: list[Action]) -> None:
         """Say what will be done, and of what is kept only what is not as the repository has it."""
@@ -66,6 +71,7 @@ class Execution:
         self._announce(desired, actions)
         launches = [action for action in actions if action.boots]
         stops = [action for action in actions if action.verb is Verb.STOP]
+        self.changed.update(action.guest for action in launches)
         if launches or stops:
             settled.clear(self._state)
             live = survey.running(self._state)
@@ -93,15 +99,31 @@ class Execution:
             # Once more: it may be a recorded state, from before the host took a right away.
             manifest.admit(launch.boot, self._bound)
             _refuse_taken_port(action.guest, launch, taken)
-            if not self._store.path(launch.boot.image).exists():
-                where = launch.provenance
-                self._store.add(self._repository.blob(where.path, where.blob))
+            self.fetch(action.guest, launch)
             switch.arm(action.guest, launch, self._origin)
         except (Error, OSError) as error:
             self._unarmed.add(action.guest)
             self._fault(action.guest, error)
             return None
         return switch
+
+    def fetch(self, guest: str, launch: Launch) -> None:
+        """Have the image of a state in the store: if need be, from its blob in the history.
+
+        Raises RepositoryError where it is in neither, and what `Store.add` raises.
+        """
+        if self._store.path(launch.boot.image).exists():
+            return
+        where = launch.provenance
+        try:
+            blob = self._repository.blob(where.path, where.blob)
+        except RepositoryError:
+            raise RepositoryError(
+                f"{guest}: image {short(launch.boot.image)} is gone: it is not stored any more, "
+                f"nor does the repository have {where.path} of commit {short(where.commit)}",
+                f"what runs goes on running; mirage-hooks history {guest} lists other states",
+            ) from None
+        self._store.add(blob)
 
     def _postpone(self, desired: DesiredState, stops: list[Action]) -> bool:
         """Whether nothing is stopped now: a guest that may take over could not be prepared."""
@@ -148,6 +170,7 @@ class Execution:
 
     def stop(self, action: Action) -> None:
         """Stop a guest that runs, and record it."""
+        self.changed.add(action.guest)
         live = survey.look(self._state, action.guest).live
         assert live is not None  # noqa: S101 - only what is alive is planned to be stopped
         monitor = self._state.monitor_state(live)

@@ -1,7 +1,7 @@
 """What is asked of a converge, and the operator's word on guests that comes with it."""
 
 import time
-from collections.abc import Set
+from collections.abc import Callable, Set
 from typing import Literal
 
 import msgspec
@@ -11,7 +11,7 @@ from mirage_hooks.boot.errors import ConfigError
 from mirage_hooks.boot.guest import short
 from mirage_hooks.boot.journal import Journal
 from mirage_hooks.boot.manifest import DesiredState
-from mirage_hooks.boot.plan import Known, Wish
+from mirage_hooks.boot.plan import Known, Launch, Wish
 from mirage_hooks.boot.record import Generation, Intent, State
 
 
@@ -34,14 +34,25 @@ def refuse_unknown(request: Request, there: Set[str]) -> None:
             raise ConfigError(f"there is no guest {name!r}", f"the guests here: {guests}")
 
 
-def take(request: Request, state: State, journal: Journal, desired: DesiredState) -> Wish:
-    """Record the operator's word on each guest that is named; return what is asked for beside."""
+def take(
+    request: Request,
+    state: State,
+    journal: Journal,
+    desired: DesiredState,
+    fetch: Callable[[str, Launch], None],
+) -> Wish:
+    """Record the operator's word on each guest that is named; return what is asked for beside.
+
+    `fetch` raises Error where a state cannot be booted: nothing is pinned to it then.
+    """
     known = survey.look_at_all(state)
     refuse_unknown(request, desired.names | set(known))
     for name in request.guests:
         one = known.get(name, Known())
         if request.verb == "rollback":
-            _pin(request, state, journal, desired, name, one)
+            target = _rollback_target(request, name, one)
+            fetch(name, Launch.of(target))
+            _pin(state, journal, desired, name, target)
         elif one.intent is not None and (request.verb == "start" or one.intent.kind == "held"):
             state.set_intent(name, None)
     reboot = request.guests or tuple(desired.names)
@@ -54,15 +65,9 @@ def take(request: Request, state: State, journal: Journal, desired: DesiredState
 
 
 def _pin(
-    request: Request,
-    state: State,
-    journal: Journal,
-    desired: DesiredState,
-    name: str,
-    known: Known,
+    state: State, journal: Journal, desired: DesiredState, name: str, target: Generation
 ) -> None:
     """Pin a guest to the generation that it is to be rolled back to."""
-    target = _rollback_target(request, name, known)
     wanted = desired.guests.get(name)
     digest = wanted.boot.digest if wanted is not None else None
     state.set_intent(name, Intent("pinned", time.time(), target.number, digest))
@@ -80,8 +85,9 @@ def _rollback_target(request: Request, name: str, known: Known) -> Generation:
         target = known.numbered(request.to)
         if target is None or target.healthy_at is None:
             healthy = [str(one.number) for one in known.generations if one.healthy_at is not None]
+            old = target is None and any(one.number > request.to for one in known.generations)
             raise ConfigError(
-                f"{name} has no healthy generation {request.to}",
+                f"{name} has no healthy generation {request.to}" + " any more" * old,
                 f"these were healthy: {', '.join(healthy) or 'none'}",
             )
         return target
