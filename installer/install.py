@@ -9,7 +9,17 @@ from pathlib import Path
 
 import tomlkit
 
-from mirage_hooks.boot import artifact, control, host, lock, manifest, runtime, survey, targets
+from mirage_hooks.boot import (
+    artifact,
+    control,
+    host,
+    lock,
+    manifest,
+    pins,
+    runtime,
+    survey,
+    targets,
+)
 from mirage_hooks.boot.errors import ConfigError, HostError, RepositoryError
 from mirage_hooks.boot.files import write_atomic
 from mirage_hooks.boot.guest import check_name
@@ -18,6 +28,7 @@ from mirage_hooks.boot.repository import Repository
 from mirage_hooks.installer import hookfile
 
 LEGACY = ".legacy"
+_HID_PINS = "hid-pins"
 
 
 @dataclass(frozen=True)
@@ -72,6 +83,7 @@ def install(
             for hook, data in texts.items():
                 lines.append(_drop(hooks / hook, data))
             lines.append(_write(state.host_file, text.encode(), 0o600))
+            lines.extend(_hide_pins(repository, state))
     except OSError as error:
         raise HostError(f"{error.filename}: {error.strerror}") from None
     return Installed(chosen, lines, running_guests(state))
@@ -239,9 +251,17 @@ def uninstall(
             with contextlib.suppress(OSError):  # somebody else's hook may be in it by now
                 (repository.common_dir / "hooks").rmdir()
         runtime.remove(repository.common_dir)
+        pins.remove(repository)
+        pins.unhide(repository, state.folder / _HID_PINS)
         state.remove()
         lines.append(f"{state.folder}: removed")
     return lines
+
+
+def _hide_pins(repository: Repository, state: State) -> list[str]:
+    if not pins.hide(repository, state.folder / _HID_PINS):
+        return []
+    return [f"{repository.common_dir / 'config'}: hides our refs from whoever fetches"]
 
 
 def running_guests(state: State) -> list[str]:
