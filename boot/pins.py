@@ -3,10 +3,12 @@
 They are this host's own, and hidden from whoever fetches from the repository or pushes to it.
 """
 
+import os
 from collections.abc import Set
 from contextlib import suppress
 from pathlib import Path
 
+from mirage_hooks.boot.files import write_atomic
 from mirage_hooks.boot.repository import Repository
 
 _OURS = "refs/mirage-hooks"
@@ -43,13 +45,11 @@ def remove(repository: Repository) -> None:
 def hide(repository: Repository, note: Path) -> bool:
     """Hide the pins from transfers; return whether that was still to do. Raises RepositoryError.
 
-    `note` is a file that remembers for `unhide` that it was us.
+    `note` is a file that remembers for `unhide` that it was us, and what git's configuration was.
     """
     if _OURS in repository.config_values(_HIDDEN):
         return False
-    section = f"[{_SECTION}"
-    made = section not in (repository.common_dir / "config").read_text(errors="replace").lower()
-    note.write_text(_SECTION if made else "")
+    write_atomic(note, _configuration(repository).read_bytes())
     repository.add_config(_HIDDEN, _OURS)
     return True
 
@@ -58,6 +58,14 @@ def unhide(repository: Repository, note: Path) -> None:
     """Leave git's configuration as it was before `hide`. Raises RepositoryError."""
     if not note.exists():
         return  # it was somebody else's
+    before = note.read_bytes()
     repository.remove_config(_HIDDEN, _OURS)
-    if note.read_text() == _SECTION:
+    if f"[{_SECTION}".encode() not in before.lower():
         repository.remove_empty_section(_SECTION)
+    path = _configuration(repository)
+    if path.read_bytes() == before + b"\n":  # git has ended a last line that was not
+        os.truncate(path, len(before))
+
+
+def _configuration(repository: Repository) -> Path:
+    return repository.common_dir / "config"
