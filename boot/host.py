@@ -36,11 +36,15 @@ class Secrets(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Host(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The host file. `guests` are those that are to run here, None for all."""
+    """The host file. `guests` are those that are to run here, None for all.
+
+    `keep` is how many healthy states of each guest can be gone back to.
+    """
 
     branch: str
     user: str | None = None
     guests: tuple[str, ...] | None = None
+    keep: int = 3
     limits: Limits = Limits()
     guest: dict[str, dict[str, object]] = {}
     secrets: dict[str, Secrets] = {}
@@ -48,6 +52,10 @@ class Host(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def __post_init__(self) -> None:
         if not self.branch or _NO_BRANCH.search(self.branch):
             raise ValueError(f"branch {self.branch!r} is no branch")
+        if self.keep < 1:
+            raise ValueError(
+                "keep has to be at least 1: a failed deploy goes back to what was healthy"
+            )
         for name in self.guests or ():
             check_name(name)
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from mirage_hooks.boot.artifact import Missing, Provenance, difference
+from mirage_hooks.boot.control import MonitorState
 from mirage_hooks.boot.errors import ConfigError, Error
 from mirage_hooks.boot.guest import Boot, Check, Restart, short
 from mirage_hooks.boot.manifest import Desired, DesiredState
@@ -64,13 +65,14 @@ class Action:
 class Known:
     """What is recorded and really alive of one guest.
 
-    `live` is the generation whose guest runs, or is about to be restarted by its monitor.
+    `live` is the generation whose guest runs, or is about to be restarted by its `monitor`.
     `given_up` says how the guest of the current generation ended for good, by its restart policy,
     where it did; `ended_well` whether that was its own success.
     """
 
     generations: tuple[Generation, ...] = ()
     live: Generation | None = None
+    monitor: MonitorState | None = None
     given_up: str | None = None
     ended_well: bool = False
     intent: Intent | None = None

@@ -8,7 +8,7 @@ import traceback
 import click
 
 from mirage_hooks.boot.errors import Error, HostError
-from mirage_hooks.installer.commands import doctor, inspect, operate, setup, verify
+from mirage_hooks.installer.commands import doctor, inspect, operate, setup, tidy, verify
 
 _BUG_EXIT_CODE = 70  # EX_SOFTWARE of sysexits.h
 _INTERRUPTED_EXIT_CODE = 130  # 128 + SIGINT, as shells have it
@@ -47,6 +47,7 @@ for command in (
     operate.rollback,
     operate.pause,
     operate.resume,
+    tidy.gc,
     inspect.history,
     inspect.logs,
     setup.completion,

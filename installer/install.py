@@ -10,6 +10,7 @@ from mirage_hooks.boot import (
     control,
     lock,
     ownership,
+    pins,
     runtime,
     survey,
 )
@@ -19,6 +20,8 @@ from mirage_hooks.boot.repository import Repository
 from mirage_hooks.installer import hookfile, hostfile, placing
 from mirage_hooks.installer.hostfile import GuestOption
 from mirage_hooks.installer.placing import Place
+
+_HID_PINS = "hid-pins"
 
 
 @dataclass(frozen=True)
@@ -62,6 +65,7 @@ def install(
             lines += [place.drop(text) for place, text in zip(places, texts, strict=True)]
             lines.append(placing.write(state.host_file, file.text.encode(), 0o600))
             state.trigger.touch(mode=0o600)
+            lines.extend(_hide_pins(repository, state))
     except OSError as error:
         raise HostError(f"{error.filename}: {error.strerror}") from None
     return Installed(file.branch, [*lines, *file.lines], running_guests(state))
@@ -125,10 +129,18 @@ def uninstall(
             with contextlib.suppress(OSError):  # somebody else's hook may be in it by now
                 (repository.common_dir / "hooks").rmdir()
         runtime.remove(repository.common_dir)
+        pins.remove(repository)
+        pins.unhide(repository, state.folder / _HID_PINS)
         state.remove()
         state.trigger.unlink(missing_ok=True)
         lines.append(f"{state.folder}: removed")
     return lines
+
+
+def _hide_pins(repository: Repository, state: State) -> list[str]:
+    if not pins.hide(repository, state.folder / _HID_PINS):
+        return []
+    return [f"{repository.common_dir / 'config'}: hides our refs from whoever fetches"]
 
 
 def running_guests(state: State) -> list[str]:

@@ -14,14 +14,41 @@ import pytest
 import tomlkit
 
 from mirage_hooks.boot import survey
+from mirage_hooks.boot.artifact import Provenance
 from mirage_hooks.boot.control import MonitorState
-from mirage_hooks.boot.record import Generation, State
+from mirage_hooks.boot.guest import Boot, Check, Restart
+from mirage_hooks.boot.record import Generation, Phase, State
 
 GUESTS = Path(__file__).parent / "guests"
 COMMAND = Path(sys.executable).with_name("mirage-hooks")
 
 # Guests are native code: where the tests run as root, guests run as this user.
 USER = "nobody" if os.geteuid() == 0 else None
+
+
+# Has a program kill itself right before the Nth step of its collecting that changes a file.
+KILLED_COLLECTING = """
+import os, sys
+from mirage_hooks.boot import collect
+steps, inside = int(os.environ.pop("KILL_AT")), False
+CHANGES = {"os.remove", "os.rename", "os.rmdir", "subprocess.Popen"}
+def count(event, args):
+    global steps
+    writes = event == "open" and isinstance(args[2], int) and args[2] & os.O_WRONLY
+    if inside and (event in CHANGES or writes):
+        steps -= 1
+        if steps == 0:
+            os.kill(os.getpid(), 9)
+def counted(*args, collect=collect.collect):
+    global inside
+    inside = True
+    try:
+        return collect(*args)
+    finally:
+        inside = False
+collect.collect = counted
+sys.addaudithook(count)
+"""
 
 
 def free_port() -> int:
@@ -46,6 +73,17 @@ def run(*command: str | Path, cwd: Path, check: bool = True) -> subprocess.Compl
     if check and done.returncode != 0:
         pytest.fail(f"{command} ended with {done.returncode}:\n{done.stdout}{done.stderr}")
     return done
+
+
+def collect_killed_at(step: int, program: str, *arguments: str | Path) -> int:
+    """Run a program that is killed at its Nth step of collecting; return how it ended."""
+    return subprocess.run(
+        [sys.executable, "-I", "-c", KILLED_COLLECTING + program, *arguments],
+        env={**os.environ, "KILL_AT": str(step)},
+        stdout=subprocess.DEVNULL,
+        timeout=60,
+        check=False,
+    ).returncode
 
 
 def get(port: int, path: str = "/") -> str | None:
@@ -165,6 +203,36 @@ class Site:
     def outcomes(self, guest: str = "www") -> list[str]:
         """Return the phase of every generation, oldest first."""
         return [str(generation.phase) for generation in self.state.generations(guest)]
+
+
+def past_generation(
+    number: int, image: str, commit: str, phase: Phase = Phase.ENDED, guest: str = "www"
+) -> Generation:
+    """Return a generation as an earlier deploy may have left it: healthy once if it has ended."""
+    return Generation(
+        guest=guest,
+        number=number,
+        boot=Boot(target="unix", image=image, user=USER),
+        provenance=Provenance(commit, f"unix/{number}/www.unix", "2" * 40, {}, "none", 1, 1),
+        check=Check(alive="1s"),
+        restart=Restart(),
+        origin="pull",
+        converge=f"c{number}",
+        created=float(number),
+        phase=phase,
+        healthy_at=float(number) if phase in {Phase.HEALTHY, Phase.ENDED} else None,
+        ended_at=float(number) if phase is Phase.ENDED else None,
+        reason=f"as it was, {number}",
+    )
+
+
+def record(state: State, *generations: Generation) -> None:
+    """Record generations, each with a console."""
+    for generation in generations:
+        folder = state.generation_folder(generation.guest, generation.number)
+        folder.mkdir(parents=True, mode=0o700)
+        state.save(generation)
+        state.console(generation).write_text(f"I am {generation.number}\n")
 
 
 def monitors_of(state: State) -> list[MonitorState]:

@@ -71,7 +71,7 @@ def install(
 def uninstall(
     context: click.Context, stop: bool, leave_running: bool, keep_state: bool, yes: bool
 ) -> int:
-    """Take mirage-hooks out of a repository: hooks, records, stored images."""
+    """Take mirage-hooks out of a repository: hooks, records, stored images, refs that keep them."""
     if stop and leave_running:
         raise click.UsageError("--stop and --leave-running exclude each other")
     repository: Repository = shared.repository(context)

@@ -30,7 +30,7 @@ def test_a_host_runs_unix_guests_only_where_nothing_else_is_said() -> None:
 
 def test_a_host_file_says_all_that_it_may() -> None:
     text = (
-        'branch = "live"\nuser = "mirage"\nguests = ["www"]\n'
+        'branch = "live"\nuser = "mirage"\nguests = ["www"]\nkeep = 5\n'
         '[limits]\ntargets = ["unix", "hvt"]\nmemory = 512\nimage = 64\n'
         '[guest.www]\nuser = "www"\n[secrets.www]\nargs_file = "/etc/mirage/www.args"\n'
     )
@@ -39,6 +39,7 @@ def test_a_host_file_says_all_that_it_may() -> None:
         "live",
         user="mirage",
         guests=("www",),
+        keep=5,
         limits=limits,
         guest={"www": {"user": "www"}},
         secrets={"www": Secrets("/etc/mirage/www.args")},
@@ -62,6 +63,10 @@ def test_what_is_no_branch_is_refused(branch: str) -> None:
     [
         ("branch = 1", "host.toml: branch: Expected 'str', got 'int'"),
         ('branch = "a"\nuser = 1', "host.toml: user: Expected 'str | null', got 'int'"),
+        (
+            'branch = "a"\nkeep = 0',
+            "host.toml: keep has to be at least 1: a failed deploy goes back to what was healthy",
+        ),
         ('branch = "a"\nbranches = 1', "host.toml: unknown key 'branches'"),
         ('branch = "a"\nlimits = 1', "host.toml: limits: Expected 'object', got 'int'"),
         ('branch = "a"\n[limits]\ncpus = 1', "host.toml: limits: unknown key 'cpus'"),

@@ -23,7 +23,7 @@ GUEST_KEYS = [
 HISTORY_KEYS = [
     *["guest", "generation", "booted", "image", "commit", "origin", "outcome", "reason"],
     *["healthy_at", "ended_at", "exit", "restarts", "digest", "path", "arguments"],
-    *["observed", "converge"],
+    *["observed", "converge", "collected"],
 ]
 MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00")
 

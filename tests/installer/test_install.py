@@ -574,6 +574,36 @@ def test_uninstall_leaves_a_hook_alone_that_took_the_place_of_ours(site: Site) -
     assert hook_of(site).read_text() == FOREIGN
 
 
+ODD_CONFIGURATIONS = {
+    "a comment at its end": "# a comment\n",
+    "no newline at its end": "[a]\n\tb = c",
+    "refs hidden already": "[transfer]\n\thideRefs = refs/other\n[z]\n\ty = 1\n",
+    "a section with a comment alone": "[transfer]\n\t# fsckObjects = true\n",
+    "ours hidden already": "[transfer]\n\thideRefs = refs/mirage-hooks\n",
+}
+
+
+@pytest.mark.parametrize("text", ODD_CONFIGURATIONS.values(), ids=ODD_CONFIGURATIONS)
+def test_uninstall_leaves_gits_configuration_as_it_was(site: Site, text: str) -> None:
+    config = site.clone / ".git" / "config"
+    config.write_text(before := config.read_text() + text)
+    site.install()
+    site.install()
+    site.command("uninstall", "--yes")
+    assert config.read_text() == before
+
+
+def test_pins_are_hidden_from_whoever_fetches(deployed: Site) -> None:
+    assert deployed.git("for-each-ref", "refs/mirage-hooks").stdout != ""
+    assert "mirage-hooks" not in run("git", "ls-remote", ".", cwd=deployed.clone).stdout
+
+
+def test_uninstall_that_keeps_the_state_keeps_what_it_can_go_back_to(deployed: Site) -> None:
+    deployed.command("uninstall", "--yes", "--stop", "--keep-state")
+    assert deployed.git("for-each-ref", "refs/mirage-hooks").stdout != ""
+    assert "mirage-hooks" not in run("git", "ls-remote", ".", cwd=deployed.clone).stdout
+
+
 def test_uninstall_says_what_it_removed(site: Site) -> None:
     site.install()
     said = site.command("uninstall", "--yes").stdout
