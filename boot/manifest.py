@@ -184,6 +184,7 @@ def _convert(name: str, table: dict[str, object], source: str, bound: Host | Non
         raise ConfigError(f"{source}: {error}") from None
     if "name" in table:
         raise ConfigError(f"{source}: {where}: unknown key 'name'")
+    table = dict(table)  # its networks are taken out below, and the caller may read it again
     networks = {
         device: tables.convert(config, NetworkConfig, source, f"{where}: network {device}")
         for device, config in tables.take_table(table, "network", source, where).items()

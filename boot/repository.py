@@ -83,7 +83,11 @@ class Revision:
 
     def __init__(self, root: git.Commit | git.Tree) -> None:
         self._has_history = isinstance(root, git.Commit)
-        self._tree = root.tree if isinstance(root, git.Commit) else root
+        try:
+            self._tree = root.tree if isinstance(root, git.Commit) else root
+        # GitPython takes a commit apart and checks little: what a damaged one makes of it differs.
+        except (AssertionError, ValueError, LookupError, BadObject, GitError, OSError) as error:
+            raise _unreadable(f"commit {root.hexsha}", error) from None
         self._seen: dict[str, Any] = {}
         self.id = root.hexsha
 

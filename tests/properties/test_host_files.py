@@ -5,12 +5,12 @@ from pathlib import Path
 import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
-from strategies import NAMES, TEXT, VALUES, assert_told, examples, toml
 
 from mirage_hooks.boot import host
 from mirage_hooks.boot.console import harmless
 from mirage_hooks.boot.errors import ConfigError, Error
 from mirage_hooks.boot.host import Host, Limits
+from strategies import NAMES, TEXT, VALUES, assert_told, examples, toml
 
 Tables = dict[str, object]
 

@@ -17,12 +17,12 @@ from pathlib import Path
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from strategies import FILE, Objects, assert_told, examples
 
 from mirage_hooks.boot.elf import Image, inspect
 from mirage_hooks.boot.errors import HostError, ImageError
 from mirage_hooks.boot.repository import Blob
 from mirage_hooks.boot.store import Store
+from strategies import FILE, Objects, assert_told, examples
 
 if sys.version_info >= (3, 14):
     from compression import zstd

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
-from strategies import NAMES, TEXT, VALUES, Objects, assert_told, examples, toml
 
 from mirage_hooks.boot import manifest
 from mirage_hooks.boot.console import harmless
 from mirage_hooks.boot.errors import ConfigError, Error
 from mirage_hooks.boot.guest import NAME, Check, Guest, NetworkConfig, Restart, Target
 from mirage_hooks.boot.host import Host, Limits
+from strategies import NAMES, TEXT, VALUES, Objects, assert_told, examples, toml
 from support import USER
 
 TARGETS: tuple[Target, ...] = ("unix", "hvt", "spt", "virtio", "xen")

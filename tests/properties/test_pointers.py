@@ -3,11 +3,11 @@
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from strategies import AWKWARD, FILE, FOLDER, LINK, Objects, assert_told, examples
 
 from mirage_hooks.boot import artifact
 from mirage_hooks.boot.artifact import Artifact, Missing
 from mirage_hooks.boot.errors import RepositoryError
+from strategies import AWKWARD, FILE, FOLDER, LINK, Objects, assert_told, examples
 
 # What each template makes of a pointer's text, below the folder the pointer is in.
 TEMPLATES = {

@@ -11,18 +11,6 @@ from urllib.parse import quote
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from strategies import (
-    ANY_TEXT,
-    FILE,
-    FOLDER,
-    LINK,
-    NAMES,
-    PROGRAM,
-    SUBMODULE,
-    Objects,
-    assert_told,
-    examples,
-)
 
 from mirage_hooks.boot import artifact
 from mirage_hooks.boot.artifact import Missing
@@ -34,6 +22,18 @@ from mirage_hooks.boot.guest import (
     seconds,
     split_address,
     split_url,
+)
+from strategies import (
+    ANY_TEXT,
+    FILE,
+    FOLDER,
+    LINK,
+    NAMES,
+    PROGRAM,
+    SUBMODULE,
+    Objects,
+    assert_told,
+    examples,
 )
 
 
