@@ -53,9 +53,14 @@ def examine(repository: Repository) -> Iterator[Finding]:
     """Yield what is found about an installation."""
     state = State(repository.common_dir)
     yield _owner(state)
-    yield _hooks_path(repository)
+    try:
+        hooks = placing.hooks_folder(repository)
+        yield Finding("ok", "core.hooksPath", f"git takes hooks from {hooks}")
+    except Error as error:
+        hooks = repository.common_dir / "hooks"
+        yield Finding("failed", "core.hooksPath", error.message, error.hint)
     for hook in hookfile.HOOKS:
-        yield _hook(Place(repository.hooks_folder(), hook, state.folder), hook)
+        yield _hook(Place(hooks, hook, state.folder), hook)
     yield from _host_file(repository, state)
     yield _disk(state)
     yield from _monitors(state)
@@ -71,14 +76,6 @@ def _owner(state: State) -> Finding:
     return Finding("ok", "state folder", f"{state.folder} is ours")
 
 
-def _hooks_path(repository: Repository) -> Finding:
-    try:
-        folder = placing.hooks_folder(repository)
-    except Error as error:
-        return Finding("failed", "core.hooksPath", error.message, error.hint)
-    return Finding("ok", "core.hooksPath", f"git takes hooks from {folder}")
-
-
 def _hook(place: Place, hook: str) -> Finding:
     """git says nothing of a missing hook or a dangling link, and little of one it cannot run."""
     path = place.ours
@@ -92,8 +89,6 @@ def _hook(place: Place, hook: str) -> Finding:
         return Finding(
             "failed", hook, f"{path} is not executable", f"chmod +x {shlex.quote(str(path))}"
         )
-    if place.lost:
-        return Finding("failed", hook, "the hook that ours ran first was overwritten", _INSTALL)
     return _interpreter(place, hook)
 
 

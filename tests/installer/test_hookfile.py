@@ -42,6 +42,9 @@ FAKE_INTERPRETER = """\
 printf '%s\\n' "$@" >"$NOTES"
 """
 
+# What the hook of a clone runs it with, before git's own arguments.
+RUN = ["-I", ".git/hooks/post-merge", ".git/hooks/../mirage-hooks"]
+
 
 def make_fake_interpreter(path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -49,12 +52,12 @@ def make_fake_interpreter(path: Path) -> None:
     path.chmod(0o755)
 
 
-def drop(folder: Path, python: str, hook: str = "post-merge") -> None:
+def drop(folder: Path, python: str, hook: str = "post-merge", state: Path | None = None) -> None:
     """Drop a hook into a folder that looks enough like a clone for it."""
     (folder / ".git" / "hooks").mkdir(parents=True)
     (folder / ".git" / "HEAD").write_text("ref: refs/heads/main\n")
     path = folder / ".git" / "hooks" / hook
-    path.write_bytes(hookfile.render(hook, python))
+    path.write_bytes(hookfile.render(hook, python, state))
     path.chmod(0o755)
 
 
@@ -92,9 +95,10 @@ def test_a_hook_is_valid_sh_as_far_as_sh_reads(hook: str, path: str) -> None:
 
 
 @pytest.mark.parametrize("hook", HOOKS)
-def test_sh_reads_no_further_than_to_the_exec_of_the_interpreter(hook: str) -> None:
+def test_sh_reads_no_further_than_to_the_run_of_the_interpreter(hook: str) -> None:
     last = hookfile.render(hook, PATHS[0]).partition(b"\n':'''\n")[0].splitlines()[-1]
-    assert last == b'exec "$python" -I "$0" "$@"'
+    blocks = hookfile.HOOKS[hook].blocks
+    assert last == (b"exit $?" if blocks else b'exec "$python" -I "$0" "$state" "$@"')
 
 
 @pytest.mark.parametrize("hook", HOOKS)
@@ -114,7 +118,7 @@ def test_sh_runs_the_interpreter(tmp_path: Path, path: str) -> None:
     python = f"{tmp_path}{path}"
     make_fake_interpreter(Path(python))
     drop(tmp_path, python)
-    assert arguments_of_interpreter(tmp_path, "0") == ["-I", ".git/hooks/post-merge", "0"]
+    assert arguments_of_interpreter(tmp_path, "0") == [*RUN, "0"]
 
 
 @given(st.lists(COMPONENTS, min_size=1, max_size=12))
@@ -133,7 +137,7 @@ def test_every_path_is_refused_or_run(components: list[str]) -> None:
         compile(hook.read_bytes(), "hook", "exec")
         assert hookfile.interpreter(hook) == python
         make_fake_interpreter(Path(python))
-        assert arguments_of_interpreter(folder, "0") == ["-I", ".git/hooks/post-merge", "0"]
+        assert arguments_of_interpreter(folder, "0") == [*RUN, "0"]
 
 
 @pytest.mark.parametrize("path", ["/opt/a\\b/python", "/opt/a\nb/python", "/opt/'''/python"])
@@ -145,6 +149,19 @@ def test_a_path_that_cannot_stand_in_both_languages_is_refused(path: str) -> Non
 def test_a_path_that_is_not_utf8_is_refused() -> None:
     with pytest.raises(HostError, match="not UTF-8"):
         hookfile.render("post-merge", os.fsdecode(b"/opt/\xff/python"))
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_sh_hands_on_a_state_folder_of_any_name(tmp_path: Path, path: str) -> None:
+    make_fake_interpreter(tmp_path / "python")
+    drop(tmp_path, str(tmp_path / "python"), state=Path(path))
+    assert arguments_of_interpreter(tmp_path)[2] == path
+
+
+@pytest.mark.parametrize("path", ["/srv/a\\b", "/srv/a\nb"])
+def test_a_state_folder_that_cannot_stand_in_both_languages_is_refused(path: str) -> None:
+    with pytest.raises(HostError, match="cannot stand in a hook"):
+        hookfile.render("post-merge", "/usr/bin/python3", Path(path))
 
 
 # What is ours.
