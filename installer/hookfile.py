@@ -47,7 +47,7 @@ state={state}
 {parts}
 python={python}
 if [ ! -x "$python" ]; then
-    echo "mirage-hooks: nothing was {done}: $python is gone;" \
+    echo "mirage-hooks: nothing was {done}: $python is gone, or out of this user's reach;" \
         "install mirage-hooks again, then run: mirage-hooks install" >&2
     exit 0
 fi

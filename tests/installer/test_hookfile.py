@@ -262,7 +262,8 @@ def test_a_vanished_interpreter_is_told_in_one_line(site: Site) -> None:
     done = pull_with_interpreter(site, "/opt/gone for good/bin/python")
     assert (done.stdout, done.stderr) == (
         "",
-        "mirage-hooks: nothing was deployed: /opt/gone for good/bin/python is gone; "
+        "mirage-hooks: nothing was deployed: /opt/gone for good/bin/python is gone, "
+        "or out of this user's reach; "
         "install mirage-hooks again, then run: mirage-hooks install\n",
     )
 

@@ -394,7 +394,7 @@ def test_a_second_install_leaves_a_kept_hook_as_it_is(site: Site) -> None:
 @pytest.mark.parametrize("hook", HOOKS)
 def test_install_changes_nothing_where_a_kept_hook_is_in_the_way(site: Site, hook: str) -> None:
     add_foreign_hook(hook_of(site, hook))
-    add_foreign_hook(hook_of(site, f"{hook}.kept"))
+    hook_of(site, f"{hook}.kept").write_text("#!/bin/sh\nexit 0\n")
     before = tree(site.clone / ".git")
     site.command("install", check=False)
     assert tree(site.clone / ".git") == before
@@ -402,7 +402,7 @@ def test_install_changes_nothing_where_a_kept_hook_is_in_the_way(site: Site, hoo
 
 def test_install_says_that_a_kept_hook_is_in_the_way(site: Site) -> None:
     add_foreign_hook(hook_of(site))
-    add_foreign_hook(hook_of(site, "post-merge.kept"))
+    hook_of(site, "post-merge.kept").write_text("#!/bin/sh\nexit 0\n")
     assert_refused(site.command("install", check=False), 3)
 
 
