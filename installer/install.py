@@ -59,6 +59,7 @@ def install(
     text = _host_text(state, repository, branch, user, guests)
     chosen = _validated(state, text, repository)
     hooks = placing.hooks_folder(repository)
+    ownership.refuse_foreign([hooks])
     places = _places(hooks, state)
     texts = [place.render(sys.executable) for place in places]
     if (reason := hookfile.probe(sys.executable)) is not None:

@@ -24,8 +24,14 @@ def hooks_folder(repository: Repository) -> Path:
     """Return the folder for our hooks. Raises RepositoryError where it is not this repository's."""
     folder = repository.hooks_folder()
     elsewhere = repository.hooks_path()
-    if elsewhere is None or folder.is_relative_to(repository.common_dir):
+    if folder.resolve().is_relative_to(repository.common_dir):
         return folder
+    if elsewhere is None:
+        own = shlex.quote(str(repository.common_dir / "own-hooks"))
+        raise RepositoryError(
+            f"{folder} is a link to {folder.resolve()}, which may serve other repositories, too",
+            f"run: git config core.hooksPath {own}",
+        )
     scope, path = elsewhere
     what = f"git takes the hooks of {repository.name} from core.hooksPath = {path}"
     own = f"git config core.hooksPath {shlex.quote(str(repository.common_dir / 'hooks'))}"

@@ -55,7 +55,7 @@ def examine(repository: Repository) -> Iterator[Finding]:
     yield _owner(state)
     try:
         hooks = placing.hooks_folder(repository)
-        yield Finding("ok", "core.hooksPath", f"git takes hooks from {hooks}")
+        yield _hooks_path(repository, hooks)
     except Error as error:
         hooks = repository.common_dir / "hooks"
         yield Finding("failed", "core.hooksPath", error.message, error.hint)
@@ -74,6 +74,19 @@ def _owner(state: State) -> Finding:
     if not state.folder.exists():
         return Finding("failed", "state folder", f"{state.folder} does not exist", _INSTALL)
     return Finding("ok", "state folder", f"{state.folder} is ours")
+
+
+def _hooks_path(repository: Repository, hooks: Path) -> Finding:
+    """A relative path starts where git runs hooks: the work tree for a pull, the git dir else."""
+    _, path = repository.hooks_path() or ("", str(hooks))
+    if repository.git.bare or path.startswith(("/", "~", "%")):
+        return Finding("ok", "core.hooksPath", f"git takes hooks from {hooks}")
+    return Finding(
+        "warning",
+        "core.hooksPath",
+        f"{path} is relative: a push, or a pull in another worktree, finds no hook",
+        f"git config core.hooksPath {shlex.quote(str(hooks))}",
+    )
 
 
 def _hook(place: Place, hook: str) -> Finding:

@@ -251,6 +251,22 @@ def test_hooks_that_git_looks_for_elsewhere_are_mended_as_it_says(
     assert broken(installed) == {}
 
 
+def test_a_relative_path_that_only_pulls_find_hooks_by_is_found(site: Site) -> None:
+    site.git("config", "core.hooksPath", ".git/our-hooks")
+    site.install()
+    assert broken(site) == {"core.hooksPath": "warning"}
+
+
+def test_a_relative_path_is_mended_for_pushes_as_it_says(site: Site) -> None:
+    site.git("config", "receive.denyCurrentBranch", "updateInstead")
+    site.git("config", "core.hooksPath", ".git/our-hooks")
+    site.install()
+    do(site, examine(site)["core.hooksPath"]["mend"])
+    site.publish("two")
+    site.push()
+    assert (broken(site), site.page()) == ({}, "two")
+
+
 # Whose the state is.
 
 

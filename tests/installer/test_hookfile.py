@@ -164,6 +164,87 @@ def test_a_state_folder_that_cannot_stand_in_both_languages_is_refused(path: str
         hookfile.render("post-merge", "/usr/bin/python3", Path(path))
 
 
+# Whatever git, or whoever runs a hook, gives it.
+
+# What a process can be given: arguments without NUL, and on standard input anything but that.
+BYTES = st.binary(max_size=60).map(lambda data: data.replace(b"\0", b""))
+LINES = st.one_of(
+    st.sampled_from(
+        [
+            b"",
+            b"END\n",
+            b"$(touch broken) `touch broken` \\\\ * ~\n",
+            b"0" * 40 + b" " + b"1" * 40 + b" refs/heads/main\n",
+            b"1" * 40 + b" " + b"0" * 40 + b" refs/heads/main\n",
+            b"refs/heads/x " + b"1" * 40 + b" refs/heads/main " + b"2" * 40 + b"\n",
+            b"(delete) " + b"0" * 40 + b" refs/heads/main " + b"2" * 40,
+            b"-n -e %s%n %d\n",
+            b"\n\n\n",
+        ]
+    ),
+    BYTES,
+)
+INPUTS = st.lists(LINES, max_size=5).map(b"".join)
+
+# Stand-ins: the hook that was here before, and an interpreter, each note what they were given.
+NOTING = """\
+#!/bin/sh
+{ printf '%s\\0' "$@"; cat; } >"${0##*/}.notes"
+exit 0
+"""
+
+
+@pytest.mark.parametrize("hook", HOOKS)
+@given(arguments=st.lists(BYTES, max_size=4), given_input=INPUTS)
+@example(arguments=[b"0"], given_input=b"")
+@settings(deadline=None, database=None, max_examples=25)
+def test_a_hook_hands_on_whatever_it_is_given(
+    hook: str, arguments: list[bytes], given_input: bytes
+) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        drop(folder, str(folder / "python"), hook)
+        for path in (folder / "python", folder / ".git" / "hooks" / f"{hook}.kept"):
+            path.write_text(NOTING)
+            path.chmod(0o755)
+        done = subprocess.run(
+            [os.fsencode(f".git/hooks/{hook}"), *arguments],
+            cwd=folder,
+            input=given_input,
+            capture_output=True,
+            timeout=30,
+            check=False,
+        )
+        assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+        given_arguments = b"".join(one + b"\0" for one in arguments) or b"\0"
+        reads = hookfile.HOOKS[hook].reads
+        noted = (folder / f"{hook}.kept.notes").read_bytes()
+        assert noted == given_arguments + (given_input if reads else noted[len(given_arguments) :])
+        assert not (folder / "broken").exists()
+        if (folder / "python.notes").exists():
+            ran = [b"-I", f".git/hooks/{hook}".encode(), b".git/hooks/../mirage-hooks", *arguments]
+            noted = (folder / "python.notes").read_bytes()
+            assert noted.startswith(b"".join(one + b"\0" for one in ran))
+
+
+@pytest.mark.parametrize("hook", ["post-receive", "pre-push"])
+@pytest.mark.parametrize("text", ["", "garbage", "END", "a b", "a 00000 c", "x y z"])
+def test_a_hook_that_is_told_nothing_of_a_branch_asks_python_at_most(
+    tmp_path: Path, hook: str, text: str
+) -> None:
+    make_fake_interpreter(tmp_path / "python")
+    drop(tmp_path, str(tmp_path / "python"), hook)
+    done = subprocess.run(
+        [f".git/hooks/{hook}", "origin", "url"],
+        cwd=tmp_path,
+        env={**os.environ, "NOTES": str(tmp_path / "notes")},
+        input=text.encode(),
+        capture_output=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
 # What is ours.
 
 

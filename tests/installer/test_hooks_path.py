@@ -99,6 +99,14 @@ def test_hooks_come_out_of_the_folder_that_was_configured_since(site: Site) -> N
     assert left == before
 
 
+def test_a_folder_that_others_may_write_is_refused(site: Site) -> None:
+    site.git("config", "core.hooksPath", ".git/our-hooks")
+    (site.clone / ".git" / "our-hooks").mkdir()
+    (site.clone / ".git" / "our-hooks").chmod(0o777)
+    done = site.command("install", check=False)
+    assert (done.returncode, "our-hooks may be written by everybody" in done.stderr) == (6, True)
+
+
 # In the work tree.
 
 
@@ -142,9 +150,7 @@ def test_a_folder_elsewhere_is_refused(site: Site, tmp_path: Path, scope: str) -
 
 
 @pytest.mark.parametrize("scope", ["--local", "--global"])
-def test_a_folder_elsewhere_is_mended_as_it_says(
-    site: Site, tmp_path: Path, scope: str
-) -> None:
+def test_a_folder_elsewhere_is_mended_as_it_says(site: Site, tmp_path: Path, scope: str) -> None:
     site.git("config", scope, "core.hooksPath", str(tmp_path / "shared"))
     do_as_it_says(site)
     assert_deploys(site)
@@ -158,9 +164,7 @@ def test_a_folder_that_the_environment_names_is_refused(
     assert_refused(site, "system configuration")
 
 
-def test_a_hooks_folder_that_is_a_link_to_elsewhere_is_refused(
-    site: Site, tmp_path: Path
-) -> None:
+def test_a_hooks_folder_that_is_a_link_to_elsewhere_is_refused(site: Site, tmp_path: Path) -> None:
     hooks = site.clone / ".git" / "hooks"
     hooks.rename(tmp_path / "shared")
     hooks.symlink_to(tmp_path / "shared")
