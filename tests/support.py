@@ -13,7 +13,7 @@ import pytest
 
 from mirage_hooks.boot import survey
 from mirage_hooks.boot.control import MonitorState
-from mirage_hooks.boot.record import Generation, State
+from mirage_hooks.boot.record import Generation, Phase, State
 
 GUESTS = Path(__file__).parent / "guests"
 COMMAND = Path(sys.executable).with_name("mirage-hooks")
@@ -166,6 +166,12 @@ class Site:
         monitor = self.state.monitor_state(live)
         assert monitor is not None
         return monitor
+
+    def booting(self, guest: str = "www") -> bool:
+        """Whether the newest generation runs, and was not judged yet."""
+        newest = self.state.generations(guest)[-1]
+        monitor = self.state.monitor_state(newest)
+        return newest.phase is Phase.FIRED and monitor is not None and monitor.started is not None
 
     def outcomes(self, guest: str = "www") -> list[str]:
         """Return the phase of every generation, oldest first."""

@@ -239,7 +239,7 @@ def test_a_push_of_an_image_that_is_not_healthy_shows_that_it_was_rolled_back(
     pushed.publish("two")
     lines = told(pushed.push())
     assert [line for line in lines if "www: roll back" in line] != []
-    assert lines[-1].startswith("mirage-hooks: not as it should be") or lines[-1].startswith("  ")
+    assert [line for line in lines if line.startswith("mirage-hooks: not as it should be")] != []
     assert pushed.page() == "one"
 
 
@@ -266,7 +266,7 @@ def test_a_killed_converger_leaves_the_switch_to_the_monitor_and_the_judging_to_
         stderr=subprocess.PIPE,
         text=True,
     )
-    wait_for(lambda: pushed.outcomes()[1:] == ["fired"] and pushed.monitor().started)
+    wait_for(pushed.booting)
     converger = int(pushed.state.lock.read_text().partition('"pid": ')[2].partition(",")[0])
     identify(converger).kill()
     _, stderr = push.communicate(timeout=10)
