@@ -96,7 +96,8 @@ class Converger:
 
     def _take_trigger(self) -> None:
         with contextlib.suppress(OSError):  # it is not there, or somebody made it what it is not
-            os.truncate(self._state.trigger, 0)
+            if self._state.trigger.stat().st_size > 0:  # who watches it is to be woken once only
+                os.truncate(self._state.trigger, 0)
 
     def _wait(self, holder: str) -> None:
         self._say("converge.waiting", f"waiting for {holder}")

@@ -1,6 +1,7 @@
 """`mirage-hooks install` and `uninstall`: what is put into a repository, and taken out again."""
 
 import contextlib
+import os
 import sys
 import time
 from dataclasses import dataclass
@@ -45,6 +46,7 @@ def install(
     state.check_access()
     file = hostfile.compose(repository, state, branch, user, guests)
     hooks = placing.hooks_folder(repository)
+    ownership.refuse_foreign([hooks])
     places = _places(hooks, state)
     texts = [place.render(sys.executable) for place in places]
     if (reason := hookfile.probe(sys.executable)) is not None:
@@ -61,7 +63,7 @@ def install(
         with lock.hold(state.lock, "install", lambda holder: lines.append(f"waited for {holder}")):
             if not hooks.exists():
                 hooks.mkdir()
-                (state.folder / "made-hooks-folder").touch()
+                (state.folder / "made-hooks-folder").write_bytes(os.fsencode(hooks))
             lines += [place.drop(text) for place, text in zip(places, texts, strict=True)]
             lines.append(placing.write(state.host_file, file.text.encode(), 0o600))
             state.trigger.touch(mode=0o600)
@@ -125,9 +127,8 @@ def uninstall(
         if keep_state:
             lines.append(f"{state.folder}: kept")
             return lines
-        if (state.folder / "made-hooks-folder").exists():
-            with contextlib.suppress(OSError):  # somebody else's hook may be in it by now
-                (repository.common_dir / "hooks").rmdir()
+        with contextlib.suppress(OSError):  # it was there, or somebody else's hook is in it by now
+            Path(os.fsdecode((state.folder / "made-hooks-folder").read_bytes())).rmdir()
         runtime.remove(repository.common_dir)
         pins.remove(repository)
         pins.unhide(repository, state.folder / _HID_PINS)

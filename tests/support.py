@@ -110,12 +110,17 @@ def wait_for(condition: Callable[[], object], seconds: float = 10.0) -> None:
 
 @dataclass
 class Site:
-    """A deployment repository with one guest, `www`, and a clone of it on this host."""
+    """A deployment repository with one guest, `www`, and a clone of it on this host.
+
+    The clone may be bare. What a person does there is done in `worktree`, where that is given: a
+    worktree that is linked to it.
+    """
 
     upstream: Path
     clone: Path
     port: int
     compiled: Callable[[str], Path]
+    worktree: Path | None = None
     args: list[str] = field(default_factory=list)
     check: str | None = None
     tables: str = ""
@@ -124,7 +129,13 @@ class Site:
     @property
     def state(self) -> State:
         """The clone's state folder."""
-        return State(self.clone / ".git")
+        git_dir = self.clone / ".git"
+        return State(git_dir if git_dir.exists() else self.clone)
+
+    @property
+    def here(self) -> Path:
+        """Where a person works with the clone."""
+        return self.worktree or self.clone
 
     def manifest(self) -> str:
         """Return the manifest that the fields describe."""
@@ -174,15 +185,24 @@ class Site:
 
     def command(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         """Run the command line in the clone."""
-        return run(COMMAND, *arguments, cwd=self.clone, check=check)
+        return run(COMMAND, *arguments, cwd=self.here, check=check)
 
     def git(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         """Run git in the clone."""
-        return run("git", *arguments, cwd=self.clone, check=check)
+        return run("git", *arguments, cwd=self.here, check=check)
 
     def pull(self, *options: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         """Pull in the clone."""
         return self.git("pull", *options, check=check)
+
+    def push(self, *options: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        """Push the upstream's branch, or what is named, to the clone."""
+        command = options or (str(self.clone), "main")
+        return run("git", "push", *command, cwd=self.upstream, check=check)
+
+    def runs(self) -> int:
+        """Return how many converges were started so far."""
+        return len(list(self.state.runs.glob("*.jsonl")))
 
     def page(self) -> str | None:
         """Return what the guest answers."""
@@ -199,6 +219,12 @@ class Site:
         monitor = self.state.monitor_state(live)
         assert monitor is not None
         return monitor
+
+    def booting(self, guest: str = "www") -> bool:
+        """Whether the newest generation runs, and was not judged yet."""
+        newest = self.state.generations(guest)[-1]
+        monitor = self.state.monitor_state(newest)
+        return newest.phase is Phase.FIRED and monitor is not None and monitor.started is not None
 
     def outcomes(self, guest: str = "www") -> list[str]:
         """Return the phase of every generation, oldest first."""
@@ -244,6 +270,24 @@ def monitors_of(state: State) -> list[MonitorState]:
             if monitor is not None and (monitor.monitor.alive or monitor.alive):
                 found.append(monitor)
     return found
+
+
+def make_bare(site: Site, folder: Path) -> None:
+    """Have a bare clone of the upstream in a folder, instead of the clone there was."""
+    site.clone = folder / "host.git"
+    run("git", "clone", "-q", "--bare", str(site.upstream), str(site.clone), cwd=folder)
+
+
+def link_worktree(site: Site, folder: Path, branch: str = "main") -> None:
+    """Have a worktree with a branch, which tracks the upstream's, linked to the clone."""
+    fetch = "+refs/heads/*:refs/remotes/origin/*"
+    run("git", "config", "remote.origin.fetch", fetch, cwd=site.clone)
+    run("git", "fetch", "-q", cwd=site.clone)
+    if site.state.folder.parent.name == ".git":
+        site.git("checkout", "-q", "--detach")
+    site.worktree = folder / "linked"
+    run("git", "worktree", "add", "-q", str(site.worktree), branch, cwd=site.clone)
+    site.git("branch", "-q", "--set-upstream-to", "origin/main")
 
 
 def make_site(folder: Path, compiled: Callable[[str], Path]) -> Site:

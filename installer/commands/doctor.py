@@ -55,9 +55,14 @@ def examine(repository: Repository) -> Iterator[Finding]:
     """Yield what is found about an installation."""
     state = State(repository.common_dir)
     yield _owner(state)
-    yield _hooks_path(repository)
+    try:
+        hooks = placing.hooks_folder(repository)
+        yield _hooks_path(repository, hooks)
+    except Error as error:
+        hooks = repository.common_dir / "hooks"
+        yield Finding("failed", "core.hooksPath", error.message, error.hint)
     for hook in hookfile.HOOKS:
-        yield _hook(Place(repository.hooks_folder(), hook, state.folder), hook)
+        yield _hook(Place(hooks, hook, state.folder), hook)
     yield from _pause(state)
     yield from _host_file(repository, state)
     yield _disk(state)
@@ -74,12 +79,17 @@ def _owner(state: State) -> Finding:
     return Finding("ok", "state folder", f"{state.folder} is ours")
 
 
-def _hooks_path(repository: Repository) -> Finding:
-    try:
-        folder = placing.hooks_folder(repository)
-    except Error as error:
-        return Finding("failed", "core.hooksPath", error.message, error.hint)
-    return Finding("ok", "core.hooksPath", f"git takes hooks from {folder}")
+def _hooks_path(repository: Repository, hooks: Path) -> Finding:
+    """A relative path starts where git runs hooks: the work tree for a pull, the git dir else."""
+    _, path = repository.hooks_path() or ("", str(hooks))
+    if repository.git.bare or path.startswith(("/", "~", "%")):
+        return Finding("ok", "core.hooksPath", f"git takes hooks from {hooks}")
+    return Finding(
+        "warning",
+        "core.hooksPath",
+        f"{path} is relative: a push, or a pull in another worktree, finds no hook",
+        f"git config core.hooksPath {shlex.quote(str(hooks))}",
+    )
 
 
 def _hook(place: Place, hook: str) -> Finding:
@@ -95,8 +105,6 @@ def _hook(place: Place, hook: str) -> Finding:
         return Finding(
             "failed", hook, f"{path} is not executable", f"chmod +x {shlex.quote(str(path))}"
         )
-    if place.lost:
-        return Finding("failed", hook, "the hook that ours ran first was overwritten", _INSTALL)
     return _interpreter(place, hook)
 
 

@@ -22,7 +22,8 @@ _COMMAND = Path(sys.executable).with_name("mirage-hooks")
 # The guest.
 SOURCE = Path(__file__).resolve().parent.parent / "guests" / "unix_web.c"
 _CONFIG = "[user]\nname = Bench\nemail = bench@example.org\n[init]\ndefaultBranch = main\n"
-_SECONDS = 60
+# Booting 500 guests takes its time.
+_SECONDS = 600
 
 # Successive images say one page or the other, so that a client can tell them apart.
 PAGES = ("one", "two")
