@@ -18,11 +18,14 @@ LINE_BYTES = 4096
 REDACTED = b"[redacted]"
 
 # What could move a cursor, colour a terminal or turn text around is shown instead of obeyed:
-# C0 without tab, DEL, C1, and the bidirectional controls (Unicode TR 36, 3.7).
+# C0 without tab, DEL, C1, the bidirectional controls (Unicode TR 36, 3.7) and what ends a line.
 _HARMLESS = {
     code: f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}"
-    for span in ((0, 9), (10, 32), (127, 160), (0x202A, 0x202F), (0x2066, 0x206A))
-    for code in range(*span)
+    for first, last in (
+        *((0, 8), (10, 31), (127, 159), (0x61C, 0x61C)),
+        *((0x200E, 0x200F), (0x2028, 0x202E), (0x2066, 0x2069)),
+    )
+    for code in range(first, last + 1)
 }
 
 

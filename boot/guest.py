@@ -13,6 +13,7 @@ from mirage_hooks.boot.control import RestartPolicy
 Target = Literal["unix", "hvt", "spt", "virtio", "xen"]
 
 NAME = re.compile(r"[A-Za-z][-A-Za-z0-9_.]*\Z")
+_DEVICE = re.compile(r"[A-Za-z0-9][-A-Za-z0-9_.]{0,66}\Z")  # Solo5's own have 67 at most
 _DURATION = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)(ms|s|m|h)\Z")
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 
@@ -200,6 +201,9 @@ class Guest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
             raise ValueError("memory is in MiB and has to be at least 1")
         if self.memory > _MOST:
             raise ValueError("memory is in MiB and has to be at most 10^40")
+        for device in self.network:
+            if not _DEVICE.match(device):
+                raise ValueError(f"{device!r} cannot name a network device")
         for arg in self.args:
             if not arg or not arg.isprintable():
                 raise ValueError(f"argument {arg!r} is empty or holds a control character")
