@@ -85,12 +85,13 @@ RESTARTS = optional(
     limit=st.integers(1, 1000),
     window=DURATIONS,
 )
+DEVICES = st.from_regex(r"[A-Za-z0-9][-A-Za-z0-9_.]{0,66}", fullmatch=True)
 GUESTS = st.fixed_dictionaries(
     {"target": st.just("unix"), "image": IMAGES},
     optional={
         "memory": st.integers(1, 1024),
         "args": st.lists(ARGUMENTS, max_size=3),
-        "network": st.dictionaries(TEXT, NETWORKS, max_size=1),
+        "network": st.dictionaries(DEVICES, NETWORKS, max_size=1),
         "check": CHECKS,
         "restart": RESTARTS,
     },
