@@ -1,5 +1,6 @@
 # make demo   the main job, end to end, in a temporary folder
 # make test   the tests; with PYTEST="-k word" some of them
+# make fuzz   the property tests again, with many more examples
 # make lint   types, style, and our own pre-commit checks
 # make bench  what a pull pays for the hook, downtime, memory: as ratios
 # Each does its own set-up: an environment in .venv, and Debian packages where root runs it.
@@ -10,13 +11,16 @@ READY := $(VENV)/.ready
 BENCH := .venv-bench
 SOURCES := $(wildcard boot/*.py boot/*/*.py hooks/*.py installer/*.py installer/*/*.py)
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test fuzz lint bench clean
 
 demo: $(READY)
 	@$(VENV)/bin/python contrib/demo.py
 
 test: $(READY)
 	$(VENV)/bin/pytest --numprocesses auto $(PYTEST)
+
+fuzz: $(READY)
+	HYPOTHESIS_PROFILE=long $(VENV)/bin/pytest --numprocesses auto tests/properties
 
 lint: $(READY)
 	$(VENV)/bin/ruff check .

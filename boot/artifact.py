@@ -138,6 +138,8 @@ def difference(old: Boot, new: Boot, path: str, size: str) -> str:
         changes.append(f"network {_networks(old)} -> {_networks(new)}")
     if old.arguments != new.arguments:
         changes.append(f"arguments {_arguments(old)} -> {_arguments(new)}")
+    if old.secrets != new.secrets:
+        changes.append("secrets changed")
     if old.network == new.network and configured(old) == configured(new):
         changes.append("network unchanged")
     return "; ".join(changes)

@@ -6,19 +6,26 @@ Shared with the monitor, which stays in memory.
 import contextlib
 import errno
 import os
+import re
 import time
 from collections import deque
+from collections.abc import Sequence
 from itertools import accumulate
 
 # A line longer than this is cut in two: a guest that prints no newline must not fill the memory.
 LINE_BYTES = 4096
 
+REDACTED = b"[redacted]"
+
 # What could move a cursor, colour a terminal or turn text around is shown instead of obeyed:
-# C0 without tab, DEL, C1, and the bidirectional controls (Unicode TR 36, 3.7).
+# C0 without tab, DEL, C1, the bidirectional controls (Unicode TR 36, 3.7) and what ends a line.
 _HARMLESS = {
     code: f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}"
-    for span in ((0, 9), (10, 32), (127, 160), (0x202A, 0x202F), (0x2066, 0x206A))
-    for code in range(*span)
+    for first, last in (
+        *((0, 8), (10, 31), (127, 159), (0x61C, 0x61C)),
+        *((0x200E, 0x200F), (0x2028, 0x202E), (0x2066, 0x2069)),
+    )
+    for code in range(first, last + 1)
 }
 
 
@@ -27,26 +34,61 @@ def harmless(text: str) -> str:
     return text.translate(_HARMLESS)
 
 
-class ConsoleLog:
-    """The console of one generation, kept in `path` and, once that is half the limit, `path.1`."""
+class Redactor:
+    """What takes secrets out of a stream, however that is cut into chunks.
 
-    def __init__(self, path: str, limit: int) -> None:
+    `words` are UTF-8, without a newline in them, the longest first.
+    """
+
+    def __init__(self, words: Sequence[str]) -> None:
+        self._pattern = re.compile("|".join(map(re.escape, words)).encode()) if words else None
+        self._longest = max((len(word.encode()) for word in words), default=0)
+        self._held = b""
+
+    def feed(self, data: bytes) -> bytes:
+        """Return what is certain by now; what may be the start of a secret is held back."""
+        if self._pattern is None:
+            return data
+        text = self._held + data
+        # No secret that begins before `certain` is still to end; none goes over the end of a line.
+        certain = max(text.rfind(b"\n") + 1, len(text) - self._longest + 1)
+        shown, at = [], 0
+        for match in self._pattern.finditer(text):
+            if match.start() >= certain:
+                break
+            shown += [text[at : match.start()], REDACTED]
+            at = match.end()
+        certain = max(at, certain)
+        self._held = text[certain:]
+        return b"".join([*shown, text[at:certain]])
+
+    def flush(self) -> bytes:
+        """Return what was held back: the stream has ended."""
+        held, self._held = self._held, b""
+        return self._pattern.sub(REDACTED, held) if self._pattern else held
+
+
+class ConsoleLog:
+    """The console of one generation, kept in `path` and, once that is half the limit, `path.1`.
+
+    Of the words to redact nothing is kept; the longest has to come first.
+    """
+
+    def __init__(self, path: str, limit: int, redact: Sequence[str] = ()) -> None:
         self._path = path
         self._half = limit // 2
+        self._redactor = Redactor(redact)
         self._pending = b""
         self._unreported = 0
         self.dropped = 0
 
     def write(self, data: bytes) -> None:
         """Take what the guest printed. What the disk cannot take is dropped, and counted."""
-        *ended, last = (self._pending + data).split(b"\n")
-        lines = [piece for line in ended for piece in _pieces(line)]
-        *cut, self._pending = _pieces(last)
-        if lines or cut:
-            self._store([*lines, *cut])
+        self._take(self._redactor.feed(data))
 
     def flush(self) -> None:
         """Take a last line that no newline ended."""
+        self._take(self._redactor.flush())
         if self._pending:
             self._store([self._pending])
             self._pending = b""
@@ -55,6 +97,13 @@ class ConsoleLog:
         """Add a line of the monitor's own."""
         self.flush()
         self._store([f"[mirage-hooks: {text}]".encode()])
+
+    def _take(self, data: bytes) -> None:
+        *ended, last = (self._pending + data).split(b"\n")
+        lines = [piece for line in ended for piece in _pieces(line)]
+        *cut, self._pending = _pieces(last)
+        if lines or cut:
+            self._store([*lines, *cut])
 
     def _store(self, lines: list[bytes]) -> None:
         now = time.time()

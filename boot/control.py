@@ -40,13 +40,17 @@ class RestartPolicy:
 
 @dataclass(frozen=True)
 class Orders:
-    """All that a monitor needs to know about its generation; it reads nothing else."""
+    """All that a monitor needs to know about its generation; it reads nothing else.
+
+    `redact` is what its console log is not to show, the longest first.
+    """
 
     guest: str
     generation: int
     converge: str
     executable: str
     argv: list[str]
+    redact: list[str]
     environment: dict[str, str]
     user: str | None
     socket: str

@@ -8,11 +8,14 @@ import os
 import sys
 import time
 import traceback
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
 
 from mirage_hooks.boot import (
+    collect,
     host,
     journal,
     lock,
@@ -29,13 +32,13 @@ from mirage_hooks.boot.guest import short
 from mirage_hooks.boot.host import Host
 from mirage_hooks.boot.journal import Journal
 from mirage_hooks.boot.manifest import DesiredState
-from mirage_hooks.boot.plan import Action, Verb, Wish, pin_holds, plan
-from mirage_hooks.boot.record import Intent, State
+from mirage_hooks.boot.plan import Action, Known, Verb, Wish, pin_holds, plan
+from mirage_hooks.boot.record import Intent, Pause, State
 from mirage_hooks.boot.repository import Repository, Revision, leave_operation
 from mirage_hooks.boot.request import Request
+from mirage_hooks.boot.secrets import Vault
 from mirage_hooks.boot.store import Store
 
-_KEPT_RUNS = 50
 _BUG_EXIT_CODE = 70  # EX_SOFTWARE of sysexits.h
 
 
@@ -54,33 +57,47 @@ class Converger:
         self._state.check_access()
         host.load(self._state.host_file)
         with lock.hold(self._state.lock, self._request.origin, self._wait):
+            if self._request.automatic and (pause := self._state.pause()) is not None:
+                return self._stay_paused(pause)
             # Read after the lock is held: whoever waited converges to the newest state.
             self._take_trigger()
             bound, host_text = host.load(self._state.host_file)
-            store = Store(self._state.store, bound.limits.image << 20)
-            self._execution = Execution(
-                self._repository, self._state, store, bound, self._journal, self._request.origin
-            )
+            store = self._store = Store(self._state.store, bound.limits.image << 20)
             tip = self._repository.tip(bound.branch)
             self._say(
                 "converge.started", f"{bound.branch} at {short(tip.id)} ({self._request.origin})"
             )
             self._say_branch(bound.branch)
-            recover.recover(self._state, self._journal)
+            known = recover.recover(self._state, self._journal)
+            self._execution = Execution(
+                self._repository,
+                self._state,
+                store,
+                bound,
+                self._journal,
+                self._request.origin,
+                known,
+            )
             if self._request.verb == "stop":
-                return self._stop_and_hold(tip, bound)
-            desired = manifest.read(tip, bound, store)
+                return self._stop_and_hold(tip, bound, known)
+            desired = manifest.read(tip, bound, store, Vault(self._state.secrets))
+            self._say_unknown(desired)
             if self._request.verb != "deploy":
                 settled.clear(self._state)  # before a word of the operator's changes
-            wish = request.take(self._request, self._state, self._journal, desired)
-            actions = plan(desired, survey.look_at_all(self._state), wish)
+            wish = request.take(
+                self._request, self._state, self._journal, desired, known, self._execution.fetch
+            )
+            actions = plan(desired, known, wish)
             self._execution.carry_out(desired, actions)
             self._execution.make_good(desired, actions)
-            return self._finish(desired, bound, host_text)
+            if self._execution.changed:
+                known = survey.look_at_all(self._state)
+            return self._finish(desired, bound, host_text, known)
 
     def _take_trigger(self) -> None:
         with contextlib.suppress(OSError):  # it is not there, or somebody made it what it is not
-            os.truncate(self._state.trigger, 0)
+            if self._state.trigger.stat().st_size > 0:  # who watches it is to be woken once only
+                os.truncate(self._state.trigger, 0)
 
     def _wait(self, holder: str) -> None:
         self._say("converge.waiting", f"waiting for {holder}")
@@ -97,32 +114,43 @@ class Converger:
                 "pulling into what is checked out changes nothing that runs",
             )
 
-    def _stop_and_hold(self, tip: Revision, bound: Host) -> int:
+    def _say_unknown(self, desired: DesiredState) -> None:
+        """Say which of the host's guests are not there. A commit that removes one is no error."""
+        for name in sorted({*(desired.selection or ())} - desired.names):
+            text = f"{name}: among `guests` in {host.NAME}, but the repository has no such guest"
+            self._say("guest.notice", text, guest=name)
+
+    def _stay_paused(self, pause: Pause) -> int:
+        self._say("converge.paused", f"{pause}; `mirage-hooks resume` ends that")
+        self._end(0, "nothing is changed")
+        return 0
+
+    def _stop_and_hold(self, tip: Revision, bound: Host, known: Mapping[str, Known]) -> int:
         """Stop guests and hold them: also where what the repository says cannot be read."""
-        there = set(self._state.guest_names())
+        there = set(known)
         with contextlib.suppress(Error):
             there.update(manifest.read_guests(tip, bound))
         request.refuse_unknown(self._request, there)
         settled.clear(self._state)
         for name in sorted(self._request.guests or there):
             self._state.set_intent(name, Intent("held", time.time()))
-            if survey.look(self._state, name).live is not None:
+            if name in known and known[name].live is not None:
                 self._execution.stop(Action(Verb.STOP, name, "held by hand"))
             else:
                 self._say("guest.held", f"{name}: held by hand", guest=name)
+        self._collect(bound, None, survey.look_at_all(self._state))
         self._end(0, "done: no pull starts what is held, until `mirage-hooks start` does")
         return 0
 
-    def _finish(self, desired: DesiredState, bound: Host, host_text: bytes) -> int:
+    def _finish(
+        self, desired: DesiredState, bound: Host, host_text: bytes, known: dict[str, Known]
+    ) -> int:
         """Say how it ended, and stamp it as settled if all is as it should be."""
-        for name, one in survey.look_at_all(self._state).items():
-            if (
-                one.intent
-                and one.intent.kind == "pinned"
-                and not pin_holds(one.intent, desired.guests.get(name))
-            ):
+        for name, one in known.items():
+            pin = one.intent if one.intent is not None and one.intent.kind == "pinned" else None
+            if pin is not None and not pin_holds(pin, desired.guests.get(name)):
                 self._state.set_intent(name, None)
-        known = survey.look_at_all(self._state)
+                known[name] = replace(one, intent=None)
         final = plan(desired, known, Wish(allow_empty=True))
         problems, left = dict(self._execution.faults), {}
         for action in final:
@@ -142,11 +170,12 @@ class Converger:
                 desired.watched,
                 desired.revision,
                 host_text,
-                [monitor.monitor for _, monitor in survey.running(self._state).values()],
+                [monitor.monitor for _, monitor in survey.running(known).values()],
             )
             # A guest that ended meanwhile found no stamp to delete.
             if survey.look_at_all(self._state) != known:
                 settled.clear(self._state)
+        self._collect(bound, desired, known)
         if not problems:
             self._end(0, _summary(final, desired))
             return 0
@@ -155,6 +184,20 @@ class Converger:
         told = "\n".join(str(error) for error in problems.values())
         self._end(code, f"not as it should be: {told}", problems=sorted(problems))
         return code
+
+    def _collect(self, bound: Host, desired: DesiredState | None, known: dict[str, Known]) -> None:
+        """Collect what the guests that changed no longer need. That it cannot be is no failure."""
+        if not (changed := self._execution.changed):
+            return
+        try:
+            done = collect.collect(
+                self._repository, self._state, self._store, bound.keep, known, desired, changed
+            )
+        except (Error, OSError) as error:
+            self._say("collect.fault", f"what is not needed any more was not removed: {error}")
+            return
+        if done.gone:
+            self._say("collect.gone", collect.say_gone(done.gone))
 
     def _say_left(self, left: dict[str, Error]) -> None:
         """A reboot boots what ran: that the repository asks for something else is worth a word."""
@@ -168,7 +211,7 @@ class Converger:
 
 def _summary(final: list[Action], desired: DesiredState) -> str:
     if not desired.names:
-        return f"done: no guest is described: commit a {manifest.NAME}, or use install --guest"
+        return f"done: {desired.why_empty}"
     running = [action.guest for action in final if action.verb is Verb.KEEP]
     if desired.unready:
         return f"done, but for an image that is not there yet: {', '.join(sorted(desired.unready))}"
@@ -188,7 +231,7 @@ def main() -> None:
     journal.rotate(str(state.events))
     log = Journal(str(state.events), converge, _print)
     try:
-        _forget_old_runs(state.runs)
+        collect.forget_runs(state)
         code = Converger(Repository(common_dir), msgspec.json.decode(raw, type=Request), log).run()
     except Error as error:
         code = error.exit_code
@@ -210,11 +253,6 @@ def main() -> None:
 def _print(line: str) -> None:
     with contextlib.suppress(OSError):  # a full disk; the exit code is left to say it
         print(line, flush=True)
-
-
-def _forget_old_runs(runs: Path) -> None:
-    for path in sorted(runs.glob("*.jsonl"))[:-_KEPT_RUNS]:
-        path.unlink(missing_ok=True)
 
 
 if __name__ == "__main__":

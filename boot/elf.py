@@ -1,12 +1,13 @@
 """What an image is: told from the file itself, never from its name."""
 
 import platform
+import struct
+from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
 import msgspec
 from elftools.elf.elffile import ELFFile
-from elftools.elf.segments import NoteSegment, Segment
 
 from mirage_hooks.boot.errors import ImageError
 from mirage_hooks.boot.guest import Target
@@ -18,9 +19,20 @@ _SOLO5_ABI = 0x31494241
 _SOLO5_TARGETS: dict[int, Target] = {1: "hvt", 2: "spt", 3: "virtio", 6: "xen"}
 
 
+# Kinds of segments, and how a program header and the head of a note are laid out in 64 bit files.
+_PT_LOAD, _PT_NOTE = 1, 4
+_SEGMENT = "IIQQQQQQ"
+_NOTE = "III"
+
 # What a hostile file could make the reading of notes take hours with.
 _MOST_SEGMENTS = 64
 _MOST_NOTES = 1 << 16
+
+
+class _Segment(msgspec.Struct, frozen=True):
+    kind: int
+    offset: int
+    size: int
 
 
 class Image(msgspec.Struct, frozen=True):
@@ -60,32 +72,57 @@ def _inspect_elf(file: BinaryIO) -> Image:
     if elf["e_type"] not in {"ET_EXEC", "ET_DYN"}:
         raise ImageError(f"it is an ELF file, but no program: its type is {elf['e_type']}")
     size = file.seek(0, 2)
-    segments = list(elf.iter_segments())
-    if not any(segment["p_type"] == "PT_LOAD" for segment in segments):
+    if elf["e_phnum"] > _MOST_SEGMENTS:
+        raise ImageError("it has more segments than any unikernel: it is not looked at")
+    segments = list(_segments(elf, file))
+    if not any(segment.kind == _PT_LOAD for segment in segments):
         raise ImageError("it is an ELF file with nothing in it to load")
-    notes = [segment for segment in segments if isinstance(segment, NoteSegment)]
-    if len(segments) > _MOST_SEGMENTS or sum(one["p_filesz"] for one in notes) > _MOST_NOTES:
-        raise ImageError("it has more segments or notes than any unikernel: it is not looked at")
-    end = max(segment["p_offset"] + segment["p_filesz"] for segment in segments)
+    notes = [segment for segment in segments if segment.kind == _PT_NOTE]
+    if sum(segment.size for segment in notes) > _MOST_NOTES:
+        raise ImageError("it has more notes than any unikernel: it is not looked at")
+    end = max(segment.offset + segment.size for segment in segments)
     if end > size:
         raise ImageError(f"it is cut short: {size} bytes of at least {end}")
-    return Image(_target(segments))
+    return Image(_target(elf, file, notes))
 
 
-def _target(segments: list[Segment]) -> Target:
+# By hand, not by pyelftools: to that, a dynamic segment is a reason to go through all sections, and
+# what a note says of its own size a reason to read so much.
+
+
+def _segments(elf: ELFFile, file: BinaryIO) -> Iterator[_Segment]:
+    layout = struct.Struct(("<" if elf.little_endian else ">") + _SEGMENT)
+    step = elf["e_phentsize"]
+    if elf["e_phnum"] and step < layout.size:
+        raise ImageError(f"it is a damaged ELF file: a program header of {step} bytes")
+    file.seek(elf["e_phoff"])
+    table = file.read(step * elf["e_phnum"])
+    for at in range(0, step * elf["e_phnum"], step or 1):
+        kind, _, offset, _, _, size, *_ = layout.unpack_from(table, at)
+        yield _Segment(kind, offset, size)
+
+
+def _target(elf: ELFFile, file: BinaryIO, segments: list[_Segment]) -> Target:
     for segment in segments:
-        if not isinstance(segment, NoteSegment):
-            continue
-        for note in segment.iter_notes():
-            if note["n_name"] == "Solo5" and _number(note["n_type"]) == _SOLO5_ABI:
-                number = int.from_bytes(note["n_descdata"][:4], "little")
+        file.seek(segment.offset)
+        for owner, kind, content in _notes(elf, file.read(segment.size)):
+            if owner == b"Solo5" and kind == _SOLO5_ABI:
+                number = int.from_bytes(content[:4], "little")
                 if number not in _SOLO5_TARGETS:
                     raise ImageError(f"its Solo5 target, number {number}, is not known here")
                 return _SOLO5_TARGETS[number]
-            if note["n_name"] == "Xen":
+            if owner == b"Xen":
                 return "xen"
     return "unix"
 
 
-def _number(value: object) -> int:
-    return value if isinstance(value, int) else -1
+def _notes(elf: ELFFile, data: bytes) -> Iterator[tuple[bytes, int, bytes]]:
+    """Yield owner, type and contents of the notes of a segment: all three are 4-byte aligned."""
+    layout = struct.Struct(("<" if elf.little_endian else ">") + _NOTE)
+    at = 0
+    while at + layout.size <= len(data):
+        named, held, kind = layout.unpack_from(data, at)
+        name = at + layout.size
+        content = name + -(-named // 4) * 4
+        yield data[name : name + named].partition(b"\0")[0], kind, data[content : content + held]
+        at = content + -(-held // 4) * 4

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from typing import TypeVar
 
@@ -10,12 +11,13 @@ import msgspec
 
 from mirage_hooks.boot import control, manifest, network, recover, settled, survey
 from mirage_hooks.boot.control import MonitorState
-from mirage_hooks.boot.errors import Error, HostError
+from mirage_hooks.boot.errors import Error, HostError, RepositoryError
+from mirage_hooks.boot.guest import short
 from mirage_hooks.boot.host import Host
 from mirage_hooks.boot.journal import Journal
 from mirage_hooks.boot.manifest import DesiredState
 from mirage_hooks.boot.network import Listening
-from mirage_hooks.boot.plan import Action, Launch, Verb, Wish, decide, pin_holds
+from mirage_hooks.boot.plan import Action, Known, Launch, Verb, Wish, decide, pin_holds
 from mirage_hooks.boot.record import Phase, State
 from mirage_hooks.boot.repository import Repository
 from mirage_hooks.boot.store import Store
@@ -30,7 +32,10 @@ _SIDE_BY_SIDE = 8
 
 
 class Execution:
-    """The carrying out of one converge's plan. `faults` are the guests it could not serve."""
+    """The carrying out of one converge's plan, from what is `known` of each guest.
+
+    `faults` are the guests it could not serve, `changed` those it booted, tried to, or stopped.
+    """
 
     def __init__(
         self,
@@ -40,6 +45,7 @@ class Execution:
         bound: Host,
         journal: Journal,
         origin: str,
+        known: dict[str, Known],
     ) -> None:
         self._repository = repository
         self._state = state
@@ -47,8 +53,10 @@ class Execution:
         self._bound = bound
         self._journal = journal
         self._origin = origin
+        self._known = known
         self._unarmed: set[str] = set()
         self.faults: dict[str, Error] = {}
+        self.changed: set[str] = set()
 
     def _announce(self, desired: DesiredState, actions: list[Action]) -> None:
         """Say what will be done, and of what is kept only what is not as the repository has it."""
@@ -66,9 +74,10 @@ class Execution:
         self._announce(desired, actions)
         launches = [action for action in actions if action.boots]
         stops = [action for action in actions if action.verb is Verb.STOP]
+        self.changed.update(action.guest for action in launches)
         if launches or stops:
             settled.clear(self._state)
-            live = survey.running(self._state)
+            live = survey.running(self._known)
             ours = frozenset(pid for _, monitor in live.values() for pid in _pids(monitor))
             taken = network.listening(but=ours) if launches else {}
             armed = [one for one in _side_by_side(partial(self._arm, taken), launches) if one]
@@ -93,9 +102,7 @@ class Execution:
             # Once more: it may be a recorded state, from before the host took a right away.
             manifest.admit(launch.boot, self._bound)
             _refuse_taken_port(action.guest, launch, taken)
-            if not self._store.path(launch.boot.image).exists():
-                where = launch.provenance
-                self._store.add(self._repository.blob(where.path, where.blob))
+            self.fetch(action.guest, launch)
             switch.arm(action.guest, launch, self._origin)
         except (Error, OSError) as error:
             self._unarmed.add(action.guest)
@@ -103,9 +110,27 @@ class Execution:
             return None
         return switch
 
+    def fetch(self, guest: str, launch: Launch) -> None:
+        """Have the image of a state in the store: if need be, from its blob in the history.
+
+        Raises RepositoryError where it is in neither, and what `Store.add` raises.
+        """
+        if self._store.path(launch.boot.image).exists():
+            return
+        where = launch.provenance
+        try:
+            blob = self._repository.blob(where.path, where.blob)
+        except RepositoryError:
+            raise RepositoryError(
+                f"{guest}: image {short(launch.boot.image)} is gone: it is not stored any more, "
+                f"nor does the repository have {where.path} of commit {short(where.commit)}",
+                f"what runs goes on running; mirage-hooks history {guest} lists other states",
+            ) from None
+        self._store.add(blob)
+
     def _postpone(self, desired: DesiredState, stops: list[Action]) -> bool:
         """Whether nothing is stopped now: a guest that may take over could not be prepared."""
-        new = {name for name in desired.unready if survey.look(self._state, name).last is None}
+        new = {name for name in desired.unready if self._known.get(name, Known()).last is None}
         waiting = sorted({*self.faults, *new})
         for action in stops if waiting else ():
             text = f"{action.guest}: not stopped while {', '.join(waiting)} cannot be booted"
@@ -148,9 +173,9 @@ class Execution:
 
     def stop(self, action: Action) -> None:
         """Stop a guest that runs, and record it."""
-        live = survey.look(self._state, action.guest).live
+        self.changed.add(action.guest)
+        live, monitor = self._known[action.guest].live, self._known[action.guest].monitor
         assert live is not None  # noqa: S101 - only what is alive is planned to be stopped
-        monitor = self._state.monitor_state(live)
         # A failed one stays failed: that mark is on its boot digest.
         phase = Phase.FAILED if live.phase is Phase.FAILED else Phase.ENDED
         self._state.save(live.become(phase, ended_at=time.time(), reason=action.reason))
@@ -161,12 +186,12 @@ class Execution:
 
     def _apply_live(self, action: Action) -> None:
         """Check and restart policy are no part of a boot: a change of them reboots nothing."""
-        live, launch = survey.look(self._state, action.guest).live, action.launch
+        known, launch = self._known[action.guest], action.launch
+        live, monitor = known.live, known.monitor
         if live is None or launch is None:
             return
         if (live.check, live.restart) == (launch.check, launch.restart):
             return
-        monitor = self._state.monitor_state(live)
         if live.restart != launch.restart and monitor is not None:
             policy = msgspec.to_builtins(launch.restart.policy())
             try:
@@ -186,8 +211,8 @@ class Execution:
         for action in actions:
             if action.launch is None or not action.boots or action.guest in self._unarmed:
                 continue
-            recover.recover_guest(self._state, self._journal, action.guest)
-            known = survey.look(self._state, action.guest)
+            known = recover.recover_guest(self._state, self._journal, action.guest)
+            self._known[action.guest] = known
             wanted = desired.guests.get(action.guest)
             if known.failed(action.launch.boot.digest) is None and known.live is not None:
                 continue
@@ -195,7 +220,7 @@ class Execution:
             failed = known.failed(action.launch.boot.digest) is not None
             if failed and known.intent is not None and pin_holds(known.intent, wanted):
                 self._state.set_intent(action.guest, None)
-                known = survey.look(self._state, action.guest)
+                known = self._known[action.guest] = replace(known, intent=None)
                 text = f"{action.guest}: no longer pinned: what it was pinned to is not healthy"
                 self._say("guest.unpinned", text, guest=action.guest)
             unready = desired.unready.get(action.guest)

@@ -29,6 +29,30 @@ def write_atomic(path: str | os.PathLike[str], data: bytes, mode: int = 0o600) -
     sync_folder(folder)
 
 
+def append_durably(path: str | os.PathLike[str], data: bytes) -> None:
+    """Append to a file, made where it is missing; on return it is there for good.
+
+    A crash may leave the beginning of `data`. Raises OSError, on a full disk too.
+    """
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
+    descriptor = os.open(path, flags, 0o600)
+    try:
+        remaining = memoryview(data)
+        while remaining:
+            remaining = remaining[os.write(descriptor, remaining) :]
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    sync_folder(os.path.dirname(os.fspath(path)))
+
+
+def is_abandoned(name: str) -> bool:
+    """Whether a file is a temporary one, by its name, of a process that is gone."""
+    *_, pid, suffix = ("", *name.split("."))
+    temporary = name.startswith(".") and suffix == "new" and pid.isdecimal()
+    return temporary and not os.path.exists(f"/proc/{pid}")
+
+
 def sync_folder(folder: str | os.PathLike[str]) -> None:
     """Make the names in `folder` durable."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

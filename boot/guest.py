@@ -13,8 +13,12 @@ from mirage_hooks.boot.control import RestartPolicy
 Target = Literal["unix", "hvt", "spt", "virtio", "xen"]
 
 NAME = re.compile(r"[A-Za-z][-A-Za-z0-9_.]*\Z")
+_DEVICE = re.compile(r"[A-Za-z0-9][-A-Za-z0-9_.]{0,66}\Z")  # Solo5's own have 67 at most
 _DURATION = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)(ms|s|m|h)\Z")
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+
+# A number of more than 4300 digits cannot be written, in no message: TOML has them in hex, too.
+_MOST = 10**40
 
 # The longest a check may take, seconds: the lock is held meanwhile.
 MOST_WITHIN = 900
@@ -63,6 +67,8 @@ class NetworkConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omi
                 raise ValueError(
                     f"address {self.address!r} has no prefix: write it like '10.0.0.2/24'"
                 )
+            if "%" in (self.gateway or ""):
+                raise ValueError(f"gateway {self.gateway!r} has a zone, which no guest takes")
             if self.gateway is not None and ip_address(self.gateway) not in self.interface.network:
                 raise ValueError(f"gateway {self.gateway} is not on {self.interface.network}")
         if self.network == HOST_NETWORK and (self.dhcp or self.gateway is not None):
@@ -135,10 +141,16 @@ def split_url(url: str) -> tuple[str, int]:
     message = f"{url!r} is no address: write it like 'http://10.0.0.2/'"
     try:
         parts = urlsplit(url)
-        port = parts.port or {"http": 80, "https": 443}[parts.scheme]
+        usual = {"http": 80, "https": 443}[parts.scheme]
+        port = usual if parts.port is None else parts.port
     except (ValueError, KeyError):
         raise ValueError(message) from None
-    if not parts.hostname or not _is_host(parts.hostname) or not re.fullmatch("[!-~]+", url):
+    if (
+        not parts.hostname
+        or not port
+        or not _is_host(parts.hostname)
+        or not re.fullmatch("[!-~]+", url)
+    ):
         raise ValueError(message)
     return parts.hostname, port
 
@@ -162,6 +174,8 @@ class Restart(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defa
         seconds(self.window)
         if self.limit < 1:
             raise ValueError("limit has to be at least 1; on = 'never' restarts nothing")
+        if self.limit > _MOST:
+            raise ValueError("limit has to be at most 10^40")
 
     def policy(self) -> RestartPolicy:
         """Return it in the monitor's terms."""
@@ -185,6 +199,11 @@ class Guest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
         check_name(self.name)
         if self.memory < 1:
             raise ValueError("memory is in MiB and has to be at least 1")
+        if self.memory > _MOST:
+            raise ValueError("memory is in MiB and has to be at most 10^40")
+        for device in self.network:
+            if not _DEVICE.match(device):
+                raise ValueError(f"{device!r} cannot name a network device")
         for arg in self.args:
             if not arg or not arg.isprintable():
                 raise ValueError(f"argument {arg!r} is empty or holds a control character")
@@ -194,6 +213,7 @@ class Boot(msgspec.Struct, frozen=True, omit_defaults=True):
     """All that makes one boot differ from another: the guest's state, to be booted again as it was.
 
     Defaults are omitted from the encoding, so that a field added later leaves digests as they are.
+    `secrets` is the vault's digest of the secret arguments, which follow `arguments`.
     """
 
     target: Target
@@ -202,6 +222,7 @@ class Boot(msgspec.Struct, frozen=True, omit_defaults=True):
     memory: int = 32
     network: dict[str, NetworkConfig] = {}
     user: str | None = None
+    secrets: str | None = None
 
     @property
     def digest(self) -> str:

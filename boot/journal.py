@@ -48,14 +48,14 @@ def make_event(name: str, converge: str, message: str, **fields: object) -> dict
     return {"time": time.time(), "event": name, "converge": converge, "message": message, **fields}
 
 
-def rotate(path: str) -> None:
+def rotate(path: str, limit: int = ROTATE_BYTES) -> None:
     """Set a log that has grown too large aside; end a last line that a crash cut short."""
     try:
         with open(path, "rb+", buffering=0) as file:
             size = file.seek(0, os.SEEK_END)
             if size and os.pread(file.fileno(), 1, size - 1) != b"\n":
                 file.write(b"\n")
-        if size > ROTATE_BYTES:
+        if size > limit:
             os.rename(path, path + ".1")
     except OSError as error:
         if not isinstance(error, FileNotFoundError):

@@ -5,12 +5,13 @@ import pwd
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from mirage_hooks.boot import artifact, host, network, tables, targets
+from mirage_hooks.boot import artifact, host, network, secrets, tables, targets
 from mirage_hooks.boot.artifact import Missing, Provenance
 from mirage_hooks.boot.errors import ConfigError, Error
 from mirage_hooks.boot.guest import Boot, Guest, NetworkConfig, check_name
 from mirage_hooks.boot.host import Host
 from mirage_hooks.boot.repository import Revision
+from mirage_hooks.boot.secrets import Vault
 from mirage_hooks.boot.store import Store
 
 NAME = "mirage-hooks.toml"
@@ -34,35 +35,70 @@ class Desired:
 
 @dataclass(frozen=True)
 class DesiredState:
-    """What should run at a revision, and the paths it was read from."""
+    """What should run at a revision, and the paths it was read from.
+
+    `selection` is the host's choice of guests, None for all; `unselected` are the others.
+    """
 
     revision: str
     guests: dict[str, Desired] = field(default_factory=dict)
     unready: dict[str, Error] = field(default_factory=dict)
     watched: tuple[str, ...] = ()
+    selection: tuple[str, ...] | None = None
+    unselected: frozenset[str] = frozenset()
 
     @property
     def names(self) -> frozenset[str]:
-        """Every guest that is spoken of."""
+        """Every guest that is to run here."""
         return frozenset(self.guests) | frozenset(self.unready)
+
+    @property
+    def lost(self) -> bool:
+        """Whether no guest at all is described, though nobody said that none is to run."""
+        return not self.names and not self.unselected and self.selection != ()
+
+    @property
+    def why_empty(self) -> str:
+        """Why no guest is to run here, where none is."""
+        if self.selection is None:
+            return f"no guest is described: commit a {NAME}, or use install --guest"
+        if not self.selection:
+            return f"no guest is to run here: guests = [] in {host.NAME}"
+        return f"none of this host's guests is described: {', '.join(self.selection)}"
 
 
 def read_guests(revision: Revision, bound: Host) -> dict[str, Guest]:
-    """Return the guests of a revision, bound to the host. Raises ConfigError, RepositoryError."""
+    """Return the guests of a revision that are to run on the host, bound to it.
+
+    Raises ConfigError, RepositoryError.
+    """
+    return _read_guests(revision, bound)[0]
+
+
+def _read_guests(revision: Revision, bound: Host) -> tuple[dict[str, Guest], frozenset[str]]:
+    """Return the guests that are to run on the host, and the names of the others.
+
+    Of the others nothing but the name is looked at: they may be more than this host can do.
+    """
     source = f"{NAME} at {revision.id[:7]}"
     described = _tables(revision, source)
+    unselected = set()
     guests = {}
     for name in {**(described or {}), **bound.guest}:
-        ours = bound.guest.get(name, {})
-        theirs = (described or {}).get(name)
+        theirs, ours = (described or {}).get(name), bound.guest.get(name, {})
         if theirs is None and described is not None and not set(ours) >= _WHOLE:
             continue  # the host's word on a guest that the manifest no longer has
-        if theirs is not None and ours:
-            _convert(name, theirs, source, bound)
+        if not bound.selects(name):
+            unselected.add(name)
+            continue
+        if theirs is not None:
+            _refuse_host_keys(name, theirs, source)
+            if ours:
+                _convert(name, theirs, source, bound)
         table = {**(theirs or {}), **ours}
         guests[name] = _bind(name, table, host.NAME if ours else source, bound)
     _refuse_shared_addresses(guests)
-    return guests
+    return guests, frozenset(unselected)
 
 
 def describe(revision: Revision, others: Mapping[str, dict[str, object]]) -> list[Guest] | None:
@@ -77,6 +113,8 @@ def describe(revision: Revision, others: Mapping[str, dict[str, object]]) -> lis
         return None
     guests = []
     for name, table in {**whole, **(described or {})}.items():
+        if name in (described or {}):
+            _refuse_host_keys(name, table, NAME)
         guest = _convert(name, table, NAME, None)
         try:
             artifact.check_template(guest.image)
@@ -98,35 +136,42 @@ def _tables(revision: Revision, source: str) -> dict[str, dict[str, object]] | N
     described = tables.take_table(manifest, "guest", source)
     if manifest:
         raise ConfigError(f"{source}: unknown key {next(iter(manifest))!r}")
-    for name, table in described.items():
-        for key in _HOST_KEYS & set(_as_table(table)):
-            raise ConfigError(
-                f"{source}: guest {name}: unknown key {key!r}",
-                f"the host says that, in [guest.{name}] of its {host.NAME}",
-            )
     return {name: _as_table(table) for name, table in described.items()}
 
 
-def read(revision: Revision, bound: Host, store: Store) -> DesiredState:
-    """Return the desired state at a revision, every image of it unpacked and verified.
+def _refuse_host_keys(name: str, table: dict[str, object], source: str) -> None:
+    for key in _HOST_KEYS & set(table):
+        raise ConfigError(
+            f"{source}: guest {name}: unknown key {key!r}",
+            f"the host says that, in [guest.{name}] of its {host.NAME}",
+        )
 
-    A guest whose image cannot serve is among the unready ones, with the reason; a manifest or a
-    host file that cannot raises ConfigError or RepositoryError.
+
+def read(revision: Revision, bound: Host, store: Store, vault: Vault) -> DesiredState:
+    """Return the desired state at a revision: images unpacked and verified, secrets kept.
+
+    A guest whose image or secrets cannot serve is among the unready ones, with the reason; a
+    manifest or a host file that cannot raises ConfigError or RepositoryError.
     """
     guests: dict[str, Desired] = {}
     unready: dict[str, Error] = {}
     watched = [NAME]
-    for name, guest in read_guests(revision, bound).items():
+    described, unselected = _read_guests(revision, bound)
+    for name, guest in described.items():
         try:
             found = artifact.locate(revision, guest.image)
             watched.extend(found.watched)
-            guests[name] = _prepare(guest, found, revision.id, store)
+            hidden = secrets.load(bound.secrets[name].args_file) if name in bound.secrets else ()
+            digest = vault.add(hidden) if hidden else None
+            guests[name] = _prepare(guest, found, revision.id, store, digest)
         except Missing as missing:
             watched.extend(missing.watched)
             unready[name] = missing
         except Error as error:
             unready[name] = error
-    return DesiredState(revision.id, guests, unready, tuple(dict.fromkeys(watched)))
+    return DesiredState(
+        revision.id, guests, unready, tuple(dict.fromkeys(watched)), bound.guests, unselected
+    )
 
 
 def _as_table(value: object) -> dict[str, object]:
@@ -142,6 +187,7 @@ def _convert(name: str, table: dict[str, object], source: str, bound: Host | Non
         raise ConfigError(f"{source}: {error}") from None
     if "name" in table:
         raise ConfigError(f"{source}: {where}: unknown key 'name'")
+    table = dict(table)  # its networks are taken out below, and the caller may read it again
     networks = {
         device: tables.convert(config, NetworkConfig, source, f"{where}: network {device}")
         for device, config in tables.take_table(table, "network", source, where).items()
@@ -200,7 +246,9 @@ def check_user(user: str | None) -> None:
         raise ConfigError(f"user {user!r} can be given only where root runs the guests")
 
 
-def _prepare(guest: Guest, found: artifact.Artifact, commit: str, store: Store) -> Desired:
+def _prepare(
+    guest: Guest, found: artifact.Artifact, commit: str, store: Store, hidden: str | None
+) -> Desired:
     stored = store.add(found.blob)
     target = targets.of(guest)
     targets.refuse_other(found.blob.path, stored.target, guest.target)
@@ -211,6 +259,7 @@ def _prepare(guest: Guest, found: artifact.Artifact, commit: str, store: Store) 
         memory=guest.memory,
         network=guest.network,
         user=guest.user,
+        secrets=hidden,
     )
     provenance = Provenance(
         commit=commit,

@@ -44,7 +44,9 @@ class Monitor:
     def __init__(self, folder: str, orders: Orders, controller: socket.socket) -> None:
         self._orders = orders
         self._state_file = os.path.join(folder, control.STATE)
-        self._console = ConsoleLog(os.path.join(folder, control.CONSOLE), orders.console_bytes)
+        self._console = ConsoleLog(
+            os.path.join(folder, control.CONSOLE), orders.console_bytes, orders.redact
+        )
         self._restart = orders.restart
         self._restarts: deque[float] = deque()
         self._selector = selectors.DefaultSelector()

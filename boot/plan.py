@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from mirage_hooks.boot.artifact import Missing, Provenance, difference
+from mirage_hooks.boot.control import MonitorState
 from mirage_hooks.boot.errors import ConfigError, Error
 from mirage_hooks.boot.guest import Boot, Check, Restart, short
 from mirage_hooks.boot.manifest import Desired, DesiredState
@@ -64,13 +65,14 @@ class Action:
 class Known:
     """What is recorded and really alive of one guest.
 
-    `live` is the generation whose guest runs, or is about to be restarted by its monitor.
+    `live` is the generation whose guest runs, or is about to be restarted by its `monitor`.
     `given_up` says how the guest of the current generation ended for good, by its restart policy,
     where it did; `ended_well` whether that was its own success.
     """
 
     generations: tuple[Generation, ...] = ()
     live: Generation | None = None
+    monitor: MonitorState | None = None
     given_up: str | None = None
     ended_well: bool = False
     intent: Intent | None = None
@@ -130,7 +132,7 @@ class Wish:
 def plan(desired: DesiredState, known: Mapping[str, Known], wish: Wish) -> list[Action]:
     """Return what to do, a guest each. Raises ConfigError where everything would be stopped."""
     running = sorted(name for name, one in known.items() if one.live is not None)
-    if not desired.names and running and not wish.allow_empty:
+    if desired.lost and running and not wish.allow_empty:
         raise ConfigError(
             f"no guest is described at {short(desired.revision)}, while {', '.join(running)} "
             f"{'run' if len(running) > 1 else 'runs'}: nothing is changed",
@@ -145,6 +147,7 @@ def plan(desired: DesiredState, known: Mapping[str, Known], wish: Wish) -> list[
             desired.unready.get(name),
             known.get(name, Known()),
             replace(wish, retry=wish.retry and name in (wish.retry_only or {name})),
+            unselected=name in desired.unselected,
         )
         for name in names
         if name in desired.names or known[name].live is not None
@@ -153,9 +156,14 @@ def plan(desired: DesiredState, known: Mapping[str, Known], wish: Wish) -> list[
 
 
 def decide(
-    name: str, desired: Desired | None, unready: Error | None, known: Known, wish: Wish
+    name: str,
+    desired: Desired | None,
+    unready: Error | None,
+    known: Known,
+    wish: Wish,
+    unselected: bool = False,
 ) -> Action:
-    """Return what to do about one guest."""
+    """Return what to do about one guest; `unselected` says that the host does not choose it."""
     intent = known.intent
     if intent is not None and intent.kind == "held":
         if known.live is not None:
@@ -164,7 +172,8 @@ def decide(
     if name in wish.reboot and (current := known.live or known.last) is not None:
         return _reboot(name, known, current, desired)
     if desired is None and unready is None:
-        return Action(Verb.STOP, name, "no longer in the manifest")
+        why = "not among this host's guests" if unselected else "no longer in the manifest"
+        return Action(Verb.STOP, name, why)
     if intent is not None and pin_holds(intent, desired):
         return _toward_pin(name, known, intent, wish)
     if desired is None:

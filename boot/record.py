@@ -11,13 +11,19 @@ guests/GUEST/N/               one generation:
     orders.json               what its monitor was told
     monitor.json              what its monitor says
     console.log, monitor.log  what the guest and the monitor printed
+guests/GUEST/history.jsonl    what is left of generations that were collected (history.py)
+gone                          commits that cannot be pinned: said already (collect.py)
 store/                        unpacked images (store.py)
+secrets/                      secret arguments (secrets.py)
+paused                        why hooks deploy nothing, while they do not
 
 Beside it, since who may push may not look into it: `mirage-hooks.trigger` (follow.py).
 """
 
 import os
 import shutil
+from collections.abc import Iterable
+from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import Literal, TypeVar
@@ -99,6 +105,22 @@ class Intent(msgspec.Struct, frozen=True):
     desired: str | None = None
 
 
+class Pause(msgspec.Struct, frozen=True):
+    """The operator's word that hooks deploy nothing: why, since when, and which user's."""
+
+    why: str
+    since: float
+    by: str
+
+    @property
+    def time(self) -> str:
+        """Since when, in ISO 8601, UTC."""
+        return datetime.fromtimestamp(self.since, UTC).isoformat(timespec="seconds")
+
+    def __str__(self) -> str:
+        return f"paused since {self.time} by {self.by}: {self.why}"
+
+
 class State:
     """The state folder of one repository."""
 
@@ -113,6 +135,9 @@ class State:
         self.events = self.folder / "events.jsonl"
         self.runs = self.folder / "runs"
         self.store = self.folder / "store"
+        self.secrets = self.folder / "secrets"
+        self._paused = self.folder / "paused"
+        self.gone = self.folder / "gone"
         self._intents = self.folder / "intents"
         self._guests = self.folder / "guests"
         self._read: dict[Path, tuple[tuple[int, int], Generation]] = {}
@@ -139,7 +164,7 @@ class State:
 
     def generations(self, guest: str) -> list[Generation]:
         """Return a guest's generations, oldest first. Raises HostError for a damaged record."""
-        found = (self._generation(guest, number) for number in self._numbers(guest))
+        found = (self._generation(guest, number) for number in self.numbers(guest))
         return [generation for generation in found if generation is not None]
 
     def _generation(self, guest: str, number: int) -> Generation | None:
@@ -167,7 +192,7 @@ class State:
 
     def newest(self, guest: str) -> int:
         """Return the number of a guest's newest generation, 0 where there was none."""
-        return max(self._numbers(guest), default=0)
+        return max(self.numbers(guest), default=0)
 
     def next_number(self, guest: str) -> int:
         """Take the next number of a guest, for good: its folder exists from here on."""
@@ -205,11 +230,46 @@ class State:
         self._intents.mkdir(mode=0o700, exist_ok=True)
         write_atomic(path, msgspec.json.encode(intent))
 
+    def pause(self) -> Pause | None:
+        """Return the pause that holds, None for none. Raises HostError where it is damaged."""
+        try:
+            return msgspec.json.decode(self._paused.read_bytes(), type=Pause)
+        except FileNotFoundError:
+            return None
+        except msgspec.DecodeError as error:
+            raise HostError(
+                f"{self._paused} is damaged: {error}", "`mirage-hooks resume` ends the pause"
+            ) from None
+
+    def set_pause(self, pause: Pause) -> None:
+        """Record a pause, in place of another."""
+        write_atomic(self._paused, msgspec.json.encode(pause))
+
+    def end_pause(self) -> bool:
+        """End the pause; return whether there was one."""
+        there = self._paused.exists()
+        self._paused.unlink(missing_ok=True)
+        return there
+
+    def history(self, guest: str) -> Path:
+        """Return where the history of a guest's collected generations is."""
+        return self._guests / guest / "history.jsonl"
+
+    def forget(self, guest: str, numbers: Iterable[int]) -> None:
+        """Remove generations: each at once for every reader, and what a killed one left of some."""
+        for number in numbers:
+            folder = self.generation_folder(guest, number)
+            folder.rename(folder.with_name(f".{number}.gone"))
+            self._read.pop(folder / "generation.json", None)
+        for folder in (self._guests / guest).glob(".*.gone"):
+            shutil.rmtree(folder)
+
     def remove(self) -> None:
         """Delete the whole state folder."""
         shutil.rmtree(self.folder)
 
-    def _numbers(self, guest: str) -> list[int]:
+    def numbers(self, guest: str) -> list[int]:
+        """Return the numbers of a guest that are taken, in order, recorded under or not."""
         names = (entry.name for entry in _entries(self._guests / guest))
         return sorted(int(name) for name in names if name.isdecimal())
 

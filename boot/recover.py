@@ -5,33 +5,44 @@ import time
 from mirage_hooks.boot import control, survey
 from mirage_hooks.boot.control import MonitorState
 from mirage_hooks.boot.journal import Journal
+from mirage_hooks.boot.plan import Known
 from mirage_hooks.boot.record import Generation, Phase, State
 from mirage_hooks.boot.switch import FIRE_SECONDS, judge
 
 _PAUSE = 0.02
 
 
-def recover(state: State, journal: Journal) -> None:
-    """Recover every guest; the caller holds the lock, so no other converger is at work."""
-    for guest in state.guest_names():
-        recover_guest(state, journal, guest)
+def recover(state: State, journal: Journal) -> dict[str, Known]:
+    """Recover every guest, and return what is known of each.
+
+    The caller holds the lock, so no other converger is at work.
+    """
+    return {guest: recover_guest(state, journal, guest) for guest in state.guest_names()}
 
 
-def recover_guest(state: State, journal: Journal, guest: str) -> None:
-    """Leave every generation of a guest judged, and at most one of them alive."""
+def recover_guest(state: State, journal: Journal, guest: str) -> Known:
+    """Leave every generation of a guest judged, and at most one of them alive; return what is."""
     for generation in state.generations(guest):
         if generation.unjudged:
             _conclude(state, journal, generation)
-    live = survey.look(state, guest).live
-    for generation in state.generations(guest):
-        monitor = state.monitor_state(generation)
-        if live is not None and generation.number == live.number:
-            continue
-        if monitor is not None and (monitor.monitor.alive or monitor.alive):
-            control.stop(monitor)
-        if generation.phase is Phase.HEALTHY and (successor := _successor(state, generation)):
-            reason = f"replaced by generation {successor}"
-            state.save(generation.become(Phase.ENDED, ended_at=time.time(), reason=reason))
+    known = survey.look(state, guest)
+    others = [one for one in known.generations if one != known.live]
+    changed = [one for one in others if _lay_to_rest(state, one)]
+    return survey.look(state, guest) if changed else known
+
+
+def _lay_to_rest(state: State, generation: Generation) -> bool:
+    """End what is left of a generation that is not the live one; return whether that changed it."""
+    monitor = state.monitor_state(generation)
+    if monitor is not None and (monitor.monitor.alive or monitor.alive):
+        control.stop(monitor)
+    if generation.phase is not Phase.HEALTHY:
+        return False
+    if (successor := _successor(state, generation)) is None:
+        return False
+    reason = f"replaced by generation {successor}"
+    state.save(generation.become(Phase.ENDED, ended_at=time.time(), reason=reason))
+    return True
 
 
 def _conclude(state: State, journal: Journal, generation: Generation) -> None:

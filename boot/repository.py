@@ -83,7 +83,11 @@ class Revision:
 
     def __init__(self, root: git.Commit | git.Tree) -> None:
         self._has_history = isinstance(root, git.Commit)
-        self._tree = root.tree if isinstance(root, git.Commit) else root
+        try:
+            self._tree = root.tree if isinstance(root, git.Commit) else root
+        # GitPython takes a commit apart and checks little: what a damaged one makes of it differs.
+        except (AssertionError, ValueError, LookupError, BadObject, GitError, OSError) as error:
+            raise _unreadable(f"commit {root.hexsha}", error) from None
         self._seen: dict[str, Any] = {}
         self.id = root.hexsha
 
@@ -259,15 +263,73 @@ class Repository:
             raise _unreadable(path, error) from None
 
     def identify(self, names: list[str]) -> str:
-        """Return, a line a name, the object ids that `git cat-file --batch-check` finds."""
+        """Return, a line a name, the object ids that `git cat-file --batch-check` finds.
+
+        Raises RepositoryError.
+        """
         if not names:
             return ""
-        output: str = self.git.git.cat_file(
-            "--batch-check=%(objectname)",
-            istream=_text_file("".join(f"{name}\n" for name in names)),
-            strip_newline_in_stdout=False,
-        )
+        try:
+            output: str = self.git.git.cat_file(
+                "--batch-check=%(objectname)",
+                istream=_text_file("".join(f"{name}\n" for name in names)),
+                strip_newline_in_stdout=False,
+            )
+        except GitCommandError as error:
+            raise RepositoryError(f"git cannot read {self.name}: {_reason(error)}") from None
         return output
+
+    def refs(self, folder: str) -> list[str]:
+        """Return the names of the refs in a folder of them. Raises RepositoryError."""
+        try:
+            names: str = self.git.git.for_each_ref("--format=%(refname)", f"{folder}/")
+        except GitCommandError as error:
+            raise RepositoryError(f"git cannot list {folder}: {_reason(error)}") from None
+        return names.splitlines()
+
+    def update_refs(self, commands: list[str]) -> None:
+        """Change refs, all or none, by lines that `git update-ref --stdin` takes.
+
+        Raises RepositoryError.
+        """
+        if not commands:
+            return
+        text = "".join(f"{command}\n" for command in commands)
+        try:
+            self.git.git.update_ref("--stdin", istream=_text_file(text))
+        except GitCommandError as error:
+            raise RepositoryError(f"git cannot update refs: {_reason(error)}") from None
+
+    def config_values(self, key: str) -> list[str]:
+        """Return what a key is set to in the repository's own configuration."""
+        try:
+            values: str = self.git.git.config("--local", "--get-all", key)
+        except GitCommandError:
+            return []
+        return values.splitlines()
+
+    def add_config(self, key: str, value: str) -> None:
+        """Add a value to a key of the repository's own configuration. Raises RepositoryError."""
+        try:
+            self.git.git.config("--local", "--add", key, value)
+        except GitCommandError as error:
+            raise RepositoryError(f"git cannot set {key}: {_reason(error)}") from None
+
+    def remove_config(self, key: str, value: str) -> None:
+        """Take a value of a key out again, if it is there. Raises RepositoryError."""
+        try:
+            if value in self.config_values(key):
+                self.git.git.config("--local", "--unset-all", key, f"^{value}$")
+        except GitCommandError as error:
+            raise RepositoryError(f"git cannot unset {key}: {_reason(error)}") from None
+
+    def remove_empty_section(self, section: str) -> None:
+        """Remove a section of the configuration that holds no key: git leaves some behind."""
+        try:
+            self.git.git.config("--local", "--get-regexp", rf"^{section}\.")
+        except GitCommandError:
+            with contextlib.suppress(GitCommandError):
+                self.git.git.config("--local", "--remove-section", section)
 
     def hooks_path(self) -> tuple[str, str] | None:
         """Return where core.hooksPath is set (its scope) and to what, None where it is not set."""

@@ -1,7 +1,7 @@
 """What is asked of a converge, and the operator's word on guests that comes with it."""
 
 import time
-from collections.abc import Set
+from collections.abc import Callable, Set
 from typing import Literal
 
 import msgspec
@@ -11,14 +11,15 @@ from mirage_hooks.boot.errors import ConfigError
 from mirage_hooks.boot.guest import short
 from mirage_hooks.boot.journal import Journal
 from mirage_hooks.boot.manifest import DesiredState
-from mirage_hooks.boot.plan import Known, Wish
+from mirage_hooks.boot.plan import Known, Launch, Wish
 from mirage_hooks.boot.record import Generation, Intent, State
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
     """What is asked of a converge. `origin` says by whom, in a word: pull, deploy, ...
 
-    `head` says what is checked out where a hook ran; `automatic` says that nobody asked.
+    `head` says what is checked out where a hook ran; `automatic` is what nobody asked
+    for by hand: a pause holds it back.
     """
 
     origin: str
@@ -39,16 +40,31 @@ def refuse_unknown(request: Request, there: Set[str]) -> None:
             raise ConfigError(f"there is no guest {name!r}", f"the guests here: {guests}")
 
 
-def take(request: Request, state: State, journal: Journal, desired: DesiredState) -> Wish:
-    """Record the operator's word on each guest that is named; return what is asked for beside."""
-    known = survey.look_at_all(state)
+def take(
+    request: Request,
+    state: State,
+    journal: Journal,
+    desired: DesiredState,
+    known: dict[str, Known],
+    fetch: Callable[[str, Launch], None],
+) -> Wish:
+    """Record the operator's word on each guest that is named, in the state and in what is known.
+
+    What is asked for beside is returned.
+
+    `fetch` raises Error where a state cannot be booted: nothing is pinned to it then.
+    """
     refuse_unknown(request, desired.names | set(known))
     for name in request.guests:
         one = known.get(name, Known())
         if request.verb == "rollback":
-            _pin(request, state, journal, desired, name, one)
+            target = _rollback_target(request, name, one)
+            fetch(name, Launch.of(target))
+            _pin(state, journal, desired, name, target)
         elif one.intent is not None and (request.verb == "start" or one.intent.kind == "held"):
             state.set_intent(name, None)
+        if name in known:
+            known[name] = survey.look(state, name)
     reboot = request.guests or tuple(desired.names)
     return Wish(
         reboot=frozenset(reboot if request.verb == "reboot" else ()),
@@ -59,15 +75,9 @@ def take(request: Request, state: State, journal: Journal, desired: DesiredState
 
 
 def _pin(
-    request: Request,
-    state: State,
-    journal: Journal,
-    desired: DesiredState,
-    name: str,
-    known: Known,
+    state: State, journal: Journal, desired: DesiredState, name: str, target: Generation
 ) -> None:
     """Pin a guest to the generation that it is to be rolled back to."""
-    target = _rollback_target(request, name, known)
     wanted = desired.guests.get(name)
     digest = wanted.boot.digest if wanted is not None else None
     state.set_intent(name, Intent("pinned", time.time(), target.number, digest))
@@ -85,8 +95,9 @@ def _rollback_target(request: Request, name: str, known: Known) -> Generation:
         target = known.numbered(request.to)
         if target is None or target.healthy_at is None:
             healthy = [str(one.number) for one in known.generations if one.healthy_at is not None]
+            old = target is None and any(one.number > request.to for one in known.generations)
             raise ConfigError(
-                f"{name} has no healthy generation {request.to}",
+                f"{name} has no healthy generation {request.to}" + " any more" * old,
                 f"these were healthy: {', '.join(healthy) or 'none'}",
             )
         return target

@@ -3,14 +3,24 @@
 import errno
 import hashlib
 import os
+from collections.abc import Set
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 
 from mirage_hooks.boot.errors import HostError
-from mirage_hooks.boot.files import sync_folder, write_atomic
+from mirage_hooks.boot.files import is_abandoned, sync_folder, write_atomic
 from mirage_hooks.boot.repository import Blob
 from mirage_hooks.boot.unpack import Unpacked, unpack
+
+
+class Unneeded(NamedTuple):
+    """Files of the store that can go: images, entries of the index, and what was never finished."""
+
+    images: list[Path]
+    entries: list[Path]
+    unfinished: list[Path]
 
 
 class Store:
@@ -73,6 +83,29 @@ class Store:
                 "run `mirage-hooks deploy`: it unpacks the image anew",
             )
         return path
+
+    def unneeded(self, keep: Set[str]) -> Unneeded:
+        """Return what can be removed where some images are to stay. Raises OSError."""
+        if not self._folder.exists():
+            return Unneeded([], [], [])
+        files = {path.name: path for path in self._folder.iterdir() if path != self._index}
+        images = {name: path for name, path in files.items() if not name.startswith(".")}
+        entries = list(self._index.iterdir()) if self._index.exists() else []
+        kept = keep & images.keys()
+        return Unneeded(
+            images=[path for name, path in images.items() if name not in keep],
+            entries=[path for path in entries if not self._indexes(path, kept)],
+            unfinished=[path for name, path in files.items() if is_abandoned(name)],
+        )
+
+    def _indexes(self, index: Path, images: Set[str]) -> bool:
+        """Whether an entry of the index, or one that is being written, is about one of `images`."""
+        if index.name.startswith("."):
+            return not is_abandoned(index.name)
+        try:
+            return msgspec.json.decode(index.read_bytes(), type=Unpacked).sha256 in images
+        except (FileNotFoundError, msgspec.DecodeError):
+            return False
 
     def _unpack(self, blob: Blob) -> Unpacked:
         temporary = self._folder / f".{blob.oid}.{os.getpid()}.new"

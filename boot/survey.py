@@ -1,5 +1,7 @@
 """What is recorded of a guest, and what of it is really alive."""
 
+from collections.abc import Mapping
+
 from mirage_hooks.boot.control import MonitorState
 from mirage_hooks.boot.plan import Known
 from mirage_hooks.boot.process import boot_id
@@ -15,11 +17,12 @@ Running = tuple[Generation, MonitorState]
 def look(state: State, guest: str) -> Known:
     """Return what is known of a guest. Raises HostError where the state folder is damaged."""
     generations = state.generations(guest)
-    live = next((one for one in reversed(generations) if is_live(state.monitor_state(one))), None)
+    live, monitor = _live(state, generations) or (None, None)
     ended = None if live is not None else _ended_by_itself(state, generations)
     return Known(
         generations=tuple(generations),
         live=live,
+        monitor=monitor,
         given_up=f"the guest {ended.exit}{_BY_ITSELF[ended.phase]}" if ended is not None else None,
         ended_well=ended is not None and ended.exit_code == 0,
         intent=state.intent(guest),
@@ -31,15 +34,21 @@ def look_at_all(state: State) -> dict[str, Known]:
     return {guest: look(state, guest) for guest in state.guest_names()}
 
 
-def running(state: State) -> dict[str, Running]:
+def running(known: Mapping[str, Known]) -> dict[str, Running]:
     """Return every generation that runs, by its guest."""
-    found = {}
-    for name in state.guest_names():
-        live = look(state, name).live
-        monitor = state.monitor_state(live) if live is not None else None
-        if live is not None and monitor is not None:
-            found[name] = (live, monitor)
-    return found
+    return {
+        name: (one.live, one.monitor)
+        for name, one in known.items()
+        if one.live is not None and one.monitor is not None
+    }
+
+
+def _live(state: State, generations: list[Generation]) -> Running | None:
+    for generation in reversed(generations):
+        monitor = state.monitor_state(generation)
+        if monitor is not None and is_live(monitor):
+            return generation, monitor
+    return None
 
 
 def is_live(monitor: MonitorState | None) -> bool:

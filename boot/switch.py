@@ -12,7 +12,9 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 
-from mirage_hooks.boot import control, health, network, runtime, targets
+import msgspec
+
+from mirage_hooks.boot import control, health, network, runtime, secrets, targets
 from mirage_hooks.boot.console import tail, text_of
 from mirage_hooks.boot.control import Conversation, MonitorState, Orders
 from mirage_hooks.boot.errors import HostError
@@ -21,6 +23,7 @@ from mirage_hooks.boot.health import Subject, Verdict
 from mirage_hooks.boot.journal import Journal
 from mirage_hooks.boot.plan import Launch
 from mirage_hooks.boot.record import Generation, Phase, State
+from mirage_hooks.boot.secrets import Vault
 from mirage_hooks.boot.store import Store
 
 # How long a monitor may take to stand armed: Python's start on a busy machine; seconds.
@@ -45,7 +48,8 @@ class Switch:
 
     def arm(self, guest: str, launch: Launch, origin: str) -> None:
         """Record a new generation and bring its monitor to stand armed. Raises HostError."""
-        image = self._store.verify(launch.boot.image)
+        image, boot = self._store.verify(launch.boot.image), launch.boot
+        hidden = Vault(self._state.secrets).read(boot.secrets) if boot.secrets is not None else ()
         self.generation = self._state.save(
             Generation(
                 guest=guest,
@@ -66,7 +70,7 @@ class Switch:
             **self._names(),
         )
         try:
-            self._start_monitor(image)
+            self._start_monitor(image, hidden)
         except HostError as error:
             self.abandon(error.message)
             raise
@@ -145,15 +149,21 @@ class Switch:
     def _names(self) -> dict[str, object]:
         return {"guest": self.generation.guest, "generation": self.generation.number}
 
-    def _start_monitor(self, image: Path) -> None:
+    def _start_monitor(self, image: Path, hidden: tuple[str, ...]) -> None:
         generation, boot = self.generation, self.generation.boot
-        executable, argv = targets.named(boot.target).command(boot, generation.guest, str(image))
+        target = targets.named(boot.target)
+        _, shown = target.command(boot, generation.guest, str(image))
+        whole = msgspec.structs.replace(boot, arguments=(*boot.arguments, *hidden))
+        executable, argv = target.command(whole, generation.guest, str(image))
+        # Also as the command line has them: a target may quote.
+        redact = secrets.words({*hidden, *argv} - {*shown}) if hidden else []
         orders = Orders(
             guest=generation.guest,
             generation=generation.number,
             converge=generation.converge,
             executable=executable,
             argv=argv,
+            redact=redact,
             environment={"PATH": _PATH, "LANG": "C.UTF-8"},
             user=boot.user if os.geteuid() == 0 else None,
             socket=runtime.socket_path(self._common_dir, generation.guest, generation.number),

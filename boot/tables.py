@@ -9,9 +9,14 @@ from mirage_hooks.boot.errors import ConfigError
 
 T = TypeVar("T")
 
+# The parser's work on a dotted key grows with the square of its dots.
+_MOST_DOTS = 400
+
 
 def parse(text: str, source: str) -> dict[str, object]:
     """Return the tables of a TOML text. Raises ConfigError."""
+    if any(line.count(".") > _MOST_DOTS for line in text.split("\n")):
+        raise ConfigError(f"{source} has a line with more than {_MOST_DOTS} dots")
     try:
         return tomllib.loads(text)
     except (ValueError, RecursionError) as error:  # the parser's own, and Python's on huge numbers
@@ -26,8 +31,10 @@ def convert(table: object, to: type[T], source: str, where: str) -> T:
     try:
         return msgspec.convert(table, to)
     except msgspec.ValidationError as error:
-        message, _, place = str(error).partition(" - at `")
-        place = place.rstrip("`").removeprefix("$").removeprefix(".")
+        message, at, place = str(error).rpartition(" - at `$")
+        if not at:
+            message, place = place, ""
+        place = place.rstrip("`").removeprefix(".")
         message = message.replace("Object contains unknown field", "unknown key").replace("`", "'")
         at = " ".join(part for part in (where, place.replace(".", " ")) if part)
         raise ConfigError(f"{source}: {at}: {message}" if at else f"{source}: {message}") from None

@@ -84,6 +84,10 @@ def _read(blob: Blob, compression: str, unpacked: IO[bytes]) -> bytes:
         raise ImageError(
             f"image {blob.path} is cut short: its {compression} data ends early"
         ) from None
+    except MemoryError:  # xz allocates the dictionary that a file asks for, up to 4 GiB
+        raise ImageError(
+            f"image {blob.path} takes more memory to unpack than this host gives"
+        ) from None
     except (OSError, zlib.error, lzma.LZMAError, zstd.ZstdError, ValueError) as error:
         raise ImageError(f"image {blob.path} is no sound {compression} file: {error}") from None
 

@@ -49,7 +49,7 @@ def _leave_trigger(common_dir: Path, owner: str) -> None:
         _print(
             f"mirage-hooks: nothing was deployed: the guests here are {owner}'s, and no trigger "
             f"can be left for them: {error}\n"
-            f"  as {owner}, run: mirage-hooks deploy; docs/reference.md has how a push can do it"
+            f"  as {owner}, run: mirage-hooks deploy; docs/push.md has how a push can do it"
         )
         return
     _print(

@@ -27,6 +27,9 @@ _COMMANDS = {
     "stop": "operate",
     "start": "operate",
     "rollback": "operate",
+    "pause": "operate",
+    "resume": "operate",
+    "gc": "tidy",
     "history": "inspect",
     "logs": "inspect",
     "completion": "setup",
@@ -41,7 +44,7 @@ class _Commands(click.Group):
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in _COMMANDS:
-            return None
+            return super().get_command(ctx, cmd_name)
         module = importlib.import_module(f"{__package__}.commands.{_COMMANDS[cmd_name]}")
         command: click.Command = getattr(module, cmd_name)
         return command

@@ -1,8 +1,8 @@
 """The hook as it is dropped: one file that is both sh and Python.
 
 sh runs the hook that was here before, decides that nothing of ours changed, and ends. Python does
-the rest. An interpreter path in a #! line
-would be cut at 255 bytes and at a space; here it stands quoted in sh.
+the rest. An interpreter path in a #! line would be cut at 255 bytes and at a space; here it stands
+quoted in sh.
 """
 
 import re
@@ -47,7 +47,7 @@ state={state}
 {parts}
 python={python}
 if [ ! -x "$python" ]; then
-    echo "mirage-hooks: nothing was {done}: $python is gone;" \
+    echo "mirage-hooks: nothing was {done}: $python is gone, or out of this user's reach;" \
         "install mirage-hooks again, then run: mirage-hooks install" >&2
     exit 0
 fi
@@ -70,22 +70,24 @@ input=$(cat && echo .)
 input=${input%.}"""
 _GIVE = 'printf %s "$input" 2>/dev/null | '
 
-# pre-commit, installed after us, names us `.legacy`, and us again without it when it leaves: the
-# hook that was here before has one name or the other.
+# The hooks of others that placing.py sets aside; pre-commit, where it is, names us `.legacy`.
 _THEIRS = """\
-for theirs in "$0.legacy" "${{0%.legacy}}.legacy.legacy"; do
+kept=${{0%.legacy}}.kept
+if [ -e "$kept" ] && [ -e "$0.legacy" ]; then kept=$0.legacy; fi
+for theirs in "${{0%.legacy}}.lefthook" "$kept"; do
     if [ -x "$theirs" ]; then
         {give}"$theirs" "$@" || {failed}
-        break
     fi
 done"""
 _REPORT = 'echo "mirage-hooks: ${theirs##*/} ended with $?" >&2'
 
-# Only what moves the branch that deploys is ours. Who may not read which that is asks Python.
+# Only what moves the branch that deploys is ours. Who may not read which that is asks Python; so
+# does whoever finds the host file changed since.
 _RELEVANT = """\
 ref=
 { read -r ref <"$state/watched"; } 2>/dev/null
 ref=${ref%%:*}
+if [ "$state/host.toml" -nt "$state/watched" ]; then ref=; fi
 ours=
 while IFS= read -r line; do
 {old}    remote=${line##* }; line=${line% *}

@@ -55,9 +55,9 @@ def compose(
         limits = tomlkit.table()
         limits["targets"] = list(targets.known())
         document["limits"] = limits
-    first = "guest" not in document
     for guest in guests:
         _describe(document, guest)
+    first = "guest" not in document
     bound = _parse(document, state)
     if bound.user is not None:
         manifest.check_user(bound.user)

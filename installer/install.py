@@ -1,6 +1,7 @@
 """`mirage-hooks install` and `uninstall`: what is put into a repository, and taken out again."""
 
 import contextlib
+import os
 import sys
 import time
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from mirage_hooks.boot import (
     control,
     lock,
     ownership,
+    pins,
     runtime,
     survey,
 )
@@ -19,6 +21,8 @@ from mirage_hooks.boot.repository import Repository
 from mirage_hooks.installer import hookfile, hostfile, placing
 from mirage_hooks.installer.hostfile import GuestOption
 from mirage_hooks.installer.placing import Place
+
+_HID_PINS = "hid-pins"
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,7 @@ def install(
     state.check_access()
     file = hostfile.compose(repository, state, branch, user, guests)
     hooks = placing.hooks_folder(repository)
+    ownership.refuse_foreign([hooks])
     places = _places(hooks, state)
     texts = [place.render(sys.executable) for place in places]
     if (reason := hookfile.probe(sys.executable)) is not None:
@@ -58,10 +63,11 @@ def install(
         with lock.hold(state.lock, "install", lambda holder: lines.append(f"waited for {holder}")):
             if not hooks.exists():
                 hooks.mkdir()
-                (state.folder / "made-hooks-folder").touch()
+                (state.folder / "made-hooks-folder").write_bytes(os.fsencode(hooks))
             lines += [place.drop(text) for place, text in zip(places, texts, strict=True)]
             lines.append(placing.write(state.host_file, file.text.encode(), 0o600))
             state.trigger.touch(mode=0o600)
+            lines.extend(_hide_pins(repository, state))
     except OSError as error:
         raise HostError(f"{error.filename}: {error.strerror}") from None
     return Installed(file.branch, [*lines, *file.lines], running_guests(state))
@@ -121,14 +127,21 @@ def uninstall(
         if keep_state:
             lines.append(f"{state.folder}: kept")
             return lines
-        if (state.folder / "made-hooks-folder").exists():
-            with contextlib.suppress(OSError):  # somebody else's hook may be in it by now
-                (repository.common_dir / "hooks").rmdir()
+        with contextlib.suppress(OSError):  # it was there, or somebody else's hook is in it by now
+            Path(os.fsdecode((state.folder / "made-hooks-folder").read_bytes())).rmdir()
         runtime.remove(repository.common_dir)
+        pins.remove(repository)
+        pins.unhide(repository, state.folder / _HID_PINS)
         state.remove()
         state.trigger.unlink(missing_ok=True)
         lines.append(f"{state.folder}: removed")
     return lines
+
+
+def _hide_pins(repository: Repository, state: State) -> list[str]:
+    if not pins.hide(repository, state.folder / _HID_PINS):
+        return []
+    return [f"{repository.common_dir / 'config'}: hides our refs from whoever fetches"]
 
 
 def running_guests(state: State) -> list[str]:

@@ -2,13 +2,16 @@
 
 One that somebody else put there is kept as `<hook>.legacy`, and ours runs it first. pre-commit's
 does the same with ours: where it is, ours lies below it, whichever of the two came first, so that
-either can leave. One that boots guests by itself would do so beside us: it is kept, but not run.
+either can leave. It overwrites what has that name already; so what we keep has a second one, a hard
+link, `<hook>.kept`. lefthook's runs no other hook: ours runs it, as `<hook>.lefthook`, where
+lefthook finds it when it leaves. One that boots guests by itself would do so beside us: it is kept,
+as `<hook>.disabled`, but not run.
 """
 
 import os
 import re
 import shlex
-import shutil
+from collections.abc import Iterator
 from enum import Enum, auto
 from pathlib import Path
 
@@ -22,8 +25,14 @@ def hooks_folder(repository: Repository) -> Path:
     """Return the folder for our hooks. Raises RepositoryError where it is not this repository's."""
     folder = repository.hooks_folder()
     elsewhere = repository.hooks_path()
-    if elsewhere is None or folder.is_relative_to(repository.common_dir):
+    if folder.resolve().is_relative_to(repository.common_dir):
         return folder
+    if elsewhere is None:
+        own = shlex.quote(str(repository.common_dir / "own-hooks"))
+        raise RepositoryError(
+            f"{folder} is a link to {folder.resolve()}, which may serve other repositories, too",
+            f"run: git config core.hooksPath {own}",
+        )
     scope, path = elsewhere
     what = f"git takes the hooks of {repository.name} from core.hooksPath = {path}"
     own = f"git config core.hooksPath {shlex.quote(str(repository.common_dir / 'hooks'))}"
@@ -65,7 +74,7 @@ _LEFTHOOK = "call_lefthook"
 
 # What the shell practice's hooks call, as a command: behind sudo or a path, maybe.
 _BOOTS = re.compile(
-    r"(?:^|[;&|(`]|\b(?:sudo|exec|then|do|else|doas)(?:\s+-\S+)*)\s*(?:\S*/)?"
+    r"(?:^|[;&|(`]|\b(?:sudo|doas|exec|nohup|if|then|else|while|until|do)(?:\s+-\S+)*)\s*(?:\S*/)?"
     r"(?:xl|xm|solo5-(?:hvt|spt)|ukvm-bin|qemu-system-\w+|virsh|albatross-client\S*"
     r"|deploy\.sh|(?:re)?boot\.sh)(?=\s|$)",
     re.MULTILINE,
@@ -91,95 +100,92 @@ def kind(path: Path) -> Kind:
 
 
 class Place:
-    """One hook's place in a repository, and a copy of what was there before ours."""
+    """One hook's place in a repository, and where the hooks of others go that are there."""
 
     def __init__(self, hooks: Path, hook: str, state: Path) -> None:
         """`hooks` is the folder git takes hooks from, `state` the state folder."""
         self._hook = hook
         self._state = state
         self.top = hooks / hook
-        self._legacy = hooks / f"{hook}.legacy"
-        self._below_legacy = hooks / f"{hook}.legacy.legacy"
+        self._legacy = hooks / f"{hook}.legacy"  # pre-commit's name for what it found
+        self._old = hooks / f"{hook}.old"  # lefthook's
+        self._kept = hooks / f"{hook}.kept"
+        self._lefthook = hooks / f"{hook}.lefthook"
+        self._lefthook_old = hooks / f"{hook}.lefthook.old"
         self._disabled = hooks / f"{hook}.disabled"
-        self._set_aside = hooks / f"{hook}.old"  # lefthook's name for what it found
-        self._copy = state / "hooks" / hook
 
     @property
     def ours(self) -> Path:
         """Where our hook is, or would be: below pre-commit's, which calls it."""
         return self._legacy if kind(self.top) is Kind.PRE_COMMIT else self.top
 
-    @property
-    def theirs(self) -> Path:
-        """Where the hook is, or would be, that ours runs first."""
-        return self._below_legacy if kind(self.top) is Kind.PRE_COMMIT else self._legacy
-
-    @property
-    def lost(self) -> bool:
-        """Whether the hook that ours ran first was overwritten: pre-commit does that."""
-        kept = (self._legacy, self._below_legacy, self.top)
-        return os.path.lexists(self._copy) and not any(
-            kind(path).foreign and kind(path) is not Kind.PRE_COMMIT for path in kept
-        )
-
     def render(self, python: str) -> bytes:
         """Return the text of our hook, to run under an interpreter. Raises HostError."""
-        beside = self.top.parent.parent == self._state.parent
+        beside = self.top.parent.resolve().parent == self._state.parent
         return hookfile.render(self._hook, python, None if beside else self._state)
 
     def refuse_unclear(self) -> None:
         """Raise ConfigError where two hooks of other people are in the way."""
-        found = kind(self.top)
-        if not found.foreign or found is Kind.PRE_COMMIT:
-            return
-        other = self._disabled if found is Kind.BOOTS else self._legacy
-        there = kind(other)
-        if there.foreign and there is not Kind.LEFTHOOK and _content(other) != _content(self.top):
-            raise ConfigError(
-                f"{self.top} is not ours, and {other.name} exists already",
-                "keep one of the two, then run install again",
-            )
+        for path, to in self._moves():
+            taken = {self._kept: (self._legacy, self._kept), self._lefthook: ()}.get(to, (to,))
+            for there in taken:
+                if there != path and kind(there).foreign and _content(there) != _content(path):
+                    raise ConfigError(
+                        f"{path} is not ours, and {there.name} exists already",
+                        "keep one of the two, then run install again",
+                    )
 
     def drop(self, data: bytes) -> str:
         """Put our hook in its place; return what was done, in words."""
-        done = self._make_way()
-        if self.lost:
-            shutil.copy2(self._copy, self.theirs, follow_symlinks=False)
-            done += f"; the hook that was overwritten is back, as {self.theirs.name}"
-        elif kind(self.theirs).foreign:
-            self._copy.parent.mkdir(mode=0o700, exist_ok=True)
-            self._copy.unlink(missing_ok=True)
-            shutil.copy2(self.theirs, self._copy, follow_symlinks=False)
+        if kind(self._old) is Kind.OURS:
+            self._old.unlink()
+        done = ""
+        for path, to in list(self._moves()):
+            path.replace(to)
+            if to == self._disabled:
+                done += (
+                    f"; the hook that was there boots guests by itself: it is disabled, as "
+                    f"{to.name}, and uninstall brings it back"
+                )
+            elif to != self._lefthook_old:
+                what = "runs first" if os.access(to, os.X_OK) else "is kept"
+                below = kind(self.top) is Kind.PRE_COMMIT
+                name = self._legacy.name if to == self._kept and not below else to.name
+                done += f"; the hook that was there {what}, as {name}"
         if kind(self.top) is Kind.PRE_COMMIT:
             done += "; pre-commit's hook runs it"
-        return f"{write(self.ours, data, 0o755)}{done}"
+        written = write(self.ours, data, 0o755)
+        self._name_twice()
+        return f"{written}{done}"
 
-    def _make_way(self) -> str:
-        found = kind(self.top)
-        if kind(self._set_aside) is Kind.OURS:
-            self._set_aside.unlink()
-        if found is Kind.PRE_COMMIT:
-            if kind(self._legacy).foreign:
-                self._legacy.rename(self._below_legacy)
-                return f"; the hook that was there runs first, as {self._below_legacy.name}"
-            return ""
-        if found is Kind.BOOTS:
-            self.top.replace(self._disabled)
-            return (
-                f"; the hook that was there boots guests by itself: it is disabled, as "
-                f"{self._disabled.name}, and uninstall brings it back"
-            )
-        if found.foreign:
-            self.top.replace(self._legacy)
-            return f"; the hook that was there runs first, as {self._legacy.name}"
-        if kind(self._below_legacy).foreign:  # pre-commit was there, and has left
-            self._below_legacy.rename(self._legacy)
-        return ""
+    def _name_twice(self) -> None:
+        """Give what we keep both of its names, where ours is on top of it."""
+        if kind(self.top) is not Kind.OURS or not kind(self._kept).foreign:
+            return
+        if kind(self._legacy).foreign:  # it may have been edited under this name
+            self._kept.unlink()
+            os.link(self._legacy, self._kept, follow_symlinks=False)
+        else:
+            os.link(self._kept, self._legacy, follow_symlinks=False)
+
+    def _moves(self) -> Iterator[tuple[Path, Path]]:
+        """Yield what has to make way for our hook, and for what it runs: from where, to where."""
+        top = kind(self.top)
+        if top is Kind.LEFTHOOK and kind(self._old).foreign:
+            # It stays out of use, and comes back with lefthook's own uninstall.
+            boots = kind(self._old) is Kind.BOOTS
+            yield self._old, self._disabled if boots else self._lefthook_old
+        place = self._legacy if top is Kind.PRE_COMMIT else self.top
+        for path in (self._lefthook, place):  # lefthook, when it leaves, leaves what it had found
+            found = kind(path)
+            to = {Kind.LEFTHOOK: self._lefthook, Kind.BOOTS: self._disabled}.get(found, self._kept)
+            if found.foreign and path != to:
+                yield path, to
 
     def take_out(self) -> list[str]:
         """Take our hook out, and bring back what was there; return what was done, a line each."""
-        if kind(self._set_aside) is Kind.OURS:
-            self._set_aside.unlink()
+        if kind(self._old) is Kind.OURS:
+            self._old.unlink()
         place = self.ours
         found = kind(place)
         if found.foreign:
@@ -190,14 +196,20 @@ class Place:
         return self._bring_back(place) or removed
 
     def _bring_back(self, place: Path) -> list[str]:
-        if self.lost:
-            shutil.copy2(self._copy, place, follow_symlinks=False)
-            return [f"{place}: the hook that was there before is back"]
-        for kept in (self._legacy, self._below_legacy, self._disabled):
-            if kept != place and kind(kept).foreign and not os.path.lexists(place):
-                kept.rename(place)
-                return [f"{place}: the hook that was there before is back"]
-        return []
+        if place != self._legacy and kind(self._kept).foreign and kind(self._legacy).foreign:
+            self._kept.unlink()  # the other name is the one that it may have been edited under
+            self._legacy.rename(self._kept)
+        there = [
+            path for path in (self._lefthook, self._kept, self._disabled) if kind(path).foreign
+        ]
+        if not there:
+            return []
+        there[0].rename(place)
+        if kind(place) is Kind.LEFTHOOK:
+            for below in (self._lefthook_old, *there[1:]):
+                if kind(below).foreign and not os.path.lexists(self._old):
+                    below.rename(self._old)
+        return [f"{place}: the hook that was there before is back"]
 
 
 def write(path: Path, data: bytes, mode: int) -> str:

@@ -8,9 +8,16 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from mirage_hooks.boot import control, lock
 from support import GUESTS, Site, make_site, monitors_of, run, wait_for
+
+# `HYPOTHESIS_PROFILE=long` looks at ten times as many examples. No deadline in either: a test
+# that reads and writes files is as fast as the disk is just then.
+settings.register_profile("short", max_examples=100, deadline=None)
+settings.register_profile("long", max_examples=1000, deadline=None, print_blob=True)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "short"))
 
 
 @pytest.fixture(scope="session")

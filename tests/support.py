@@ -8,15 +8,19 @@ import socket
 import subprocess
 import sys
 import time
+import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+import tomlkit
 
 from mirage_hooks.boot import survey
+from mirage_hooks.boot.artifact import Provenance
 from mirage_hooks.boot.control import MonitorState
-from mirage_hooks.boot.record import Generation, State
+from mirage_hooks.boot.guest import Boot, Check, Restart
+from mirage_hooks.boot.record import Generation, Phase, State
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -37,6 +41,31 @@ COMMAND = Path(sys.executable).with_name("mirage-hooks")
 
 # Guests are native code: where the tests run as root, guests run as this user.
 USER = "nobody" if os.geteuid() == 0 else None
+
+
+# Has a program kill itself right before the Nth step of its collecting that changes a file.
+KILLED_COLLECTING = """
+import os, sys
+from mirage_hooks.boot import collect
+steps, inside = int(os.environ.pop("KILL_AT")), False
+CHANGES = {"os.remove", "os.rename", "os.rmdir", "subprocess.Popen"}
+def count(event, args):
+    global steps
+    writes = event == "open" and isinstance(args[2], int) and args[2] & os.O_WRONLY
+    if inside and (event in CHANGES or writes):
+        steps -= 1
+        if steps == 0:
+            os.kill(os.getpid(), 9)
+def counted(*args, collect=collect.collect):
+    global inside
+    inside = True
+    try:
+        return collect(*args)
+    finally:
+        inside = False
+collect.collect = counted
+sys.addaudithook(count)
+"""
 
 
 def free_port() -> int:
@@ -63,6 +92,17 @@ def run(*command: str | Path, cwd: Path, check: bool = True) -> subprocess.Compl
     return done
 
 
+def collect_killed_at(step: int, program: str, *arguments: str | Path) -> int:
+    """Run a program that is killed at its Nth step of collecting; return how it ended."""
+    return subprocess.run(
+        [sys.executable, "-I", "-c", KILLED_COLLECTING + program, *arguments],
+        env={**os.environ, "KILL_AT": str(step)},
+        stdout=subprocess.DEVNULL,
+        timeout=60,
+        check=False,
+    ).returncode
+
+
 def get(port: int, path: str = "/") -> str | None:
     """Return what a guest on loopback answers, None where nothing does."""
     try:
@@ -87,12 +127,17 @@ def wait_for(condition: Callable[[], object], seconds: float = 10.0) -> None:
 
 @dataclass
 class Site:
-    """A deployment repository with one guest, `www`, and a clone of it on this host."""
+    """A deployment repository with one guest, `www`, and a clone of it on this host.
+
+    The clone may be bare. What a person does there is done in `worktree`, where that is given: a
+    worktree that is linked to it.
+    """
 
     upstream: Path
     clone: Path
     port: int
     compiled: Callable[[str], Path]
+    worktree: Path | None = None
     args: list[str] = field(default_factory=list)
     check: str | None = None
     tables: str = ""
@@ -101,7 +146,13 @@ class Site:
     @property
     def state(self) -> State:
         """The clone's state folder."""
-        return State(self.clone / ".git")
+        git_dir = self.clone / ".git"
+        return State(git_dir if git_dir.exists() else self.clone)
+
+    @property
+    def here(self) -> Path:
+        """Where a person works with the clone."""
+        return self.worktree or self.clone
 
     def manifest(self) -> str:
         """Return the manifest that the fields describe."""
@@ -136,17 +187,39 @@ class Site:
         user = ["--user", USER] if USER else []
         return self.command("install", *user, *options)
 
+    def tell_host(self, **tables: object) -> None:
+        """Put keys and tables into the host file of the clone."""
+        path = self.state.host_file
+        path.write_text(tomlkit.dumps({**tomllib.loads(path.read_text()), **tables}))
+
+    def hide(self, *arguments: str, guest: str = "www") -> Path:
+        """Give a guest secret arguments, in a file of the host's; return it."""
+        path = self.clone.parent / f"{guest}.args"
+        path.write_text("".join(f"{argument}\n" for argument in arguments))
+        path.chmod(0o600)
+        self.tell_host(secrets={guest: {"args_file": str(path)}})
+        return path
+
     def command(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         """Run the command line in the clone."""
-        return run(COMMAND, *arguments, cwd=self.clone, check=check)
+        return run(COMMAND, *arguments, cwd=self.here, check=check)
 
     def git(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         """Run git in the clone."""
-        return run("git", *arguments, cwd=self.clone, check=check)
+        return run("git", *arguments, cwd=self.here, check=check)
 
     def pull(self, *options: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         """Pull in the clone."""
         return self.git("pull", *options, check=check)
+
+    def push(self, *options: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        """Push the upstream's branch, or what is named, to the clone."""
+        command = options or (str(self.clone), "main")
+        return run("git", "push", *command, cwd=self.upstream, check=check)
+
+    def runs(self) -> int:
+        """Return how many converges were started so far."""
+        return len(list(self.state.runs.glob("*.jsonl")))
 
     def page(self) -> str | None:
         """Return what the guest answers."""
@@ -164,9 +237,45 @@ class Site:
         assert monitor is not None
         return monitor
 
+    def booting(self, guest: str = "www") -> bool:
+        """Whether the newest generation runs, and was not judged yet."""
+        newest = self.state.generations(guest)[-1]
+        monitor = self.state.monitor_state(newest)
+        return newest.phase is Phase.FIRED and monitor is not None and monitor.started is not None
+
     def outcomes(self, guest: str = "www") -> list[str]:
         """Return the phase of every generation, oldest first."""
         return [str(generation.phase) for generation in self.state.generations(guest)]
+
+
+def past_generation(
+    number: int, image: str, commit: str, phase: Phase = Phase.ENDED, guest: str = "www"
+) -> Generation:
+    """Return a generation as an earlier deploy may have left it: healthy once if it has ended."""
+    return Generation(
+        guest=guest,
+        number=number,
+        boot=Boot(target="unix", image=image, user=USER),
+        provenance=Provenance(commit, f"unix/{number}/www.unix", "2" * 40, {}, "none", 1, 1),
+        check=Check(alive="1s"),
+        restart=Restart(),
+        origin="pull",
+        converge=f"c{number}",
+        created=float(number),
+        phase=phase,
+        healthy_at=float(number) if phase in {Phase.HEALTHY, Phase.ENDED} else None,
+        ended_at=float(number) if phase is Phase.ENDED else None,
+        reason=f"as it was, {number}",
+    )
+
+
+def record(state: State, *generations: Generation) -> None:
+    """Record generations, each with a console."""
+    for generation in generations:
+        folder = state.generation_folder(generation.guest, generation.number)
+        folder.mkdir(parents=True, mode=0o700)
+        state.save(generation)
+        state.console(generation).write_text(f"I am {generation.number}\n")
 
 
 def monitors_of(state: State) -> list[MonitorState]:
@@ -178,6 +287,24 @@ def monitors_of(state: State) -> list[MonitorState]:
             if monitor is not None and (monitor.monitor.alive or monitor.alive):
                 found.append(monitor)
     return found
+
+
+def make_bare(site: Site, folder: Path) -> None:
+    """Have a bare clone of the upstream in a folder, instead of the clone there was."""
+    site.clone = folder / "host.git"
+    run("git", "clone", "-q", "--bare", str(site.upstream), str(site.clone), cwd=folder)
+
+
+def link_worktree(site: Site, folder: Path, branch: str = "main") -> None:
+    """Have a worktree with a branch, which tracks the upstream's, linked to the clone."""
+    fetch = "+refs/heads/*:refs/remotes/origin/*"
+    run("git", "config", "remote.origin.fetch", fetch, cwd=site.clone)
+    run("git", "fetch", "-q", cwd=site.clone)
+    if site.state.folder.parent.name == ".git":
+        site.git("checkout", "-q", "--detach")
+    site.worktree = folder / "linked"
+    run("git", "worktree", "add", "-q", str(site.worktree), branch, cwd=site.clone)
+    site.git("branch", "-q", "--set-upstream-to", "origin/main")
 
 
 def make_site(folder: Path, compiled: Callable[[str], Path]) -> Site:

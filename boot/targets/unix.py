@@ -9,6 +9,7 @@ from mirage_hooks.boot.network import ports
 # MirageOS's own key for the address of an IPv4 or IPv6 stack (3.0 and later); given twice it is an
 # error (exit code 64).
 _ADDRESS = re.compile(r"--ipv[46]=")
+_ADDRESSES = ("--ipv4=", "--ipv6=")
 
 
 class Unix:
@@ -20,6 +21,9 @@ class Unix:
             ports(guest.args)
         except ValueError as error:
             raise ConfigError(f"args: {error}") from None
+        for key in _ADDRESSES:
+            if sum(arg.startswith(key) for arg in guest.args) > 1:
+                raise ConfigError(f"args: {key.rstrip('=')} is given more than once")
         if len(guest.network) > 1:
             raise ConfigError("a unix guest on the host's own sockets has one network at most")
         for device, config in guest.network.items():

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import click
 from click.shell_completion import CompletionItem
 
-from mirage_hooks.boot import follow
+from mirage_hooks.boot import follow, host
 from mirage_hooks.boot.errors import Error
 from mirage_hooks.boot.record import State
 from mirage_hooks.boot.repository import Repository, leave_operation
@@ -16,6 +16,14 @@ def repository(context: click.Context) -> Repository:
     """Return the repository a command is about, whatever git operation it is run from."""
     leave_operation()
     return Repository(context.find_root().obj)
+
+
+def installed(context: click.Context) -> State:
+    """Return the state folder of the repository, if it is this user's. Raises Error."""
+    state = State(repository(context).common_dir)
+    host.load(state.host_file)
+    state.check_access()
+    return state
 
 
 def complete_guest(

@@ -12,8 +12,10 @@ from typing import Literal
 
 import click
 
-from mirage_hooks.boot import host, manifest, survey
+from mirage_hooks.boot import host, manifest, secrets, survey
 from mirage_hooks.boot.errors import Error
+from mirage_hooks.boot.guest import Guest
+from mirage_hooks.boot.host import Host
 from mirage_hooks.boot.record import Phase, State
 from mirage_hooks.boot.repository import Repository
 from mirage_hooks.installer import hookfile, hostfile, placing
@@ -53,9 +55,15 @@ def examine(repository: Repository) -> Iterator[Finding]:
     """Yield what is found about an installation."""
     state = State(repository.common_dir)
     yield _owner(state)
-    yield _hooks_path(repository)
+    try:
+        hooks = placing.hooks_folder(repository)
+        yield _hooks_path(repository, hooks)
+    except Error as error:
+        hooks = repository.common_dir / "hooks"
+        yield Finding("failed", "core.hooksPath", error.message, error.hint)
     for hook in hookfile.HOOKS:
-        yield _hook(Place(repository.hooks_folder(), hook, state.folder), hook)
+        yield _hook(Place(hooks, hook, state.folder), hook)
+    yield from _pause(state)
     yield from _host_file(repository, state)
     yield _disk(state)
     yield from _monitors(state)
@@ -71,12 +79,17 @@ def _owner(state: State) -> Finding:
     return Finding("ok", "state folder", f"{state.folder} is ours")
 
 
-def _hooks_path(repository: Repository) -> Finding:
-    try:
-        folder = placing.hooks_folder(repository)
-    except Error as error:
-        return Finding("failed", "core.hooksPath", error.message, error.hint)
-    return Finding("ok", "core.hooksPath", f"git takes hooks from {folder}")
+def _hooks_path(repository: Repository, hooks: Path) -> Finding:
+    """A relative path starts where git runs hooks: the work tree for a pull, the git dir else."""
+    _, path = repository.hooks_path() or ("", str(hooks))
+    if repository.git.bare or path.startswith(("/", "~", "%")):
+        return Finding("ok", "core.hooksPath", f"git takes hooks from {hooks}")
+    return Finding(
+        "warning",
+        "core.hooksPath",
+        f"{path} is relative: a push, or a pull in another worktree, finds no hook",
+        f"git config core.hooksPath {shlex.quote(str(hooks))}",
+    )
 
 
 def _hook(place: Place, hook: str) -> Finding:
@@ -92,8 +105,6 @@ def _hook(place: Place, hook: str) -> Finding:
         return Finding(
             "failed", hook, f"{path} is not executable", f"chmod +x {shlex.quote(str(path))}"
         )
-    if place.lost:
-        return Finding("failed", hook, "the hook that ours ran first was overwritten", _INSTALL)
     return _interpreter(place, hook)
 
 
@@ -112,6 +123,18 @@ def _interpreter(place: Place, hook: str) -> Finding:
     if python != sys.executable:
         return Finding("ok", hook, f"in place; it runs {python}, this command {sys.executable}")
     return Finding("ok", hook, "in place")
+
+
+def _pause(state: State) -> Iterator[Finding]:
+    try:
+        pause = state.pause()
+    except OSError:
+        return  # somebody else's: that was found already
+    except Error as error:
+        yield Finding("failed", "pause", error.message, error.hint)
+        return
+    if pause is not None:
+        yield Finding("warning", "pause", f"{pause}: pulls deploy nothing", "mirage-hooks resume")
 
 
 def _host_file(repository: Repository, state: State) -> Iterator[Finding]:
@@ -150,8 +173,12 @@ def _host_file(repository: Repository, state: State) -> Iterator[Finding]:
             f"{found.where} is the image of no guest here",
             hostfile.how_to_take(found, bound),
         )
+    yield from _unknown(bound, guests)
+    yield from _secrets(bound, guests)
     if guests:
         yield Finding("ok", "guests", ", ".join(guests))
+    elif bound.guests == ():
+        yield Finding("ok", "guests", f"none is to run here: guests = [] in {host.NAME}")
     else:
         yield Finding(
             "warning",
@@ -159,6 +186,32 @@ def _host_file(repository: Repository, state: State) -> Iterator[Finding]:
             "none is described",
             f"commit a {manifest.NAME}, or name guests: mirage-hooks install --help",
         )
+
+
+def _unknown(bound: Host, guests: dict[str, Guest]) -> Iterator[Finding]:
+    """What the host file says of a guest that is not there has no effect: a slip of the pen?"""
+    for name in bound.guests or ():
+        if name not in guests:
+            text = f"{name} is chosen, but the repository has no such guest"
+            yield Finding(
+                "warning", f"guest {name}", text, f"take it out of `guests` in {host.NAME}"
+            )
+    for name in bound.secrets:
+        if name not in guests:
+            text = f"no guest {name} is to run here"
+            mend = f"take [secrets.{name}] out of {host.NAME}"
+            yield Finding("warning", f"secrets of {name}", text, mend)
+
+
+def _secrets(bound: Host, guests: dict[str, Guest]) -> Iterator[Finding]:
+    for name in sorted(guests.keys() & bound.secrets.keys()):
+        path = bound.secrets[name].args_file
+        try:
+            secrets.load(path)
+        except Error as error:
+            yield Finding("failed", f"secrets of {name}", error.message, error.hint)
+        else:
+            yield Finding("ok", f"secrets of {name}", f"{path} can be read by us alone")
 
 
 def _disk(state: State) -> Finding:

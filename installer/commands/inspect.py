@@ -4,10 +4,12 @@ from functools import partial
 
 import click
 
+from mirage_hooks.boot import history as histories
 from mirage_hooks.boot import host, journal, lock, manifest, network, survey
 from mirage_hooks.boot.control import MonitorState
 from mirage_hooks.boot.errors import ConfigError, Error
 from mirage_hooks.boot.guest import short
+from mirage_hooks.boot.history import Past
 from mirage_hooks.boot.plan import Known
 from mirage_hooks.boot.record import Generation, Phase, State
 from mirage_hooks.boot.repository import Repository
@@ -38,7 +40,7 @@ def status(context: click.Context, as_json: bool) -> int:
         problem = error.message
     guests = [_describe(state, name, known[name]) for name in sorted(known)]
     behind, fetched = repository.behind(bound.branch), repository.last_fetch()
-    converging = lock.holder(state.lock)
+    converging, pause = lock.holder(state.lock), state.pause()
     if as_json:
         print_json(
             {
@@ -48,6 +50,7 @@ def status(context: click.Context, as_json: bool) -> int:
                 "behind": behind,
                 "last_fetch": moment(fetched),
                 "converging": converging,
+                "paused": pause and {"why": pause.why, "since": pause.time, "by": pause.by},
                 "problem": problem,
                 "guests": guests,
             }
@@ -59,6 +62,8 @@ def status(context: click.Context, as_json: bool) -> int:
     )
     if converging:
         click.echo(f"a deploy is going on: {converging}")
+    if pause:
+        click.echo(f"{pause}; `mirage-hooks resume` ends that")
     if problem:
         click.echo(f"the next deploy will be refused: {problem}")
     _warn_of_branch(repository, bound.branch)
@@ -141,22 +146,22 @@ def _health(known: Known, monitor: MonitorState | None) -> str:
 @click.pass_context
 def history(context: click.Context, guests: tuple[str, ...], lines: int, as_json: bool) -> int:
     """List the generations of guests, newest first: what was booted, why, and how it ended."""
-    state = _installed(context)
+    state = shared.installed(context)
     names = _named(state, guests)
-    found = [generation for name in names for generation in state.generations(name)]
-    found = sorted(found, key=lambda one: (one.created, one.number), reverse=True)[:lines]
+    found = [past for name in names for past in histories.ever(state, name)]
+    found.sort(key=lambda one: (one.generation.created, one.generation.number), reverse=True)
+    rows = [_record(past) for past in found[:lines]]
     if as_json:
-        print_json([_record(state, generation) for generation in found])
+        print_json(rows)
         return 0
     columns = ["guest", "generation", "booted", "image", "commit", "origin", "outcome", "reason"]
-    rows = [_record(state, generation) for generation in found]
     print_table(columns, [[_cell(row[column]) for column in columns] for row in rows])
     return 0
 
 
-def _record(state: State, generation: Generation) -> dict[str, object]:
+def _record(past: Past) -> dict[str, object]:
     """Return a generation as `history --json` shows it."""
-    monitor = state.monitor_state(generation)
+    generation = past.generation
     return {
         "guest": generation.guest,
         "generation": generation.number,
@@ -168,13 +173,14 @@ def _record(state: State, generation: Generation) -> dict[str, object]:
         "reason": generation.reason,
         "healthy_at": moment(generation.healthy_at),
         "ended_at": moment(generation.ended_at),
-        "exit": monitor.exit if monitor is not None else None,
-        "restarts": monitor.restarts if monitor is not None else 0,
+        "exit": past.exit,
+        "restarts": past.restarts,
         "digest": generation.digest,
         "path": generation.provenance.path,
         "arguments": list(generation.boot.arguments),
         "observed": list(generation.observed),
         "converge": generation.converge,
+        "collected": past.collected,
     }
 
 
@@ -201,7 +207,7 @@ def logs(
 
     --json prints the deploys' events, an object a line.
     """
-    state = _installed(context)
+    state = shared.installed(context)
     if guest is None:
         for line in growing.lines(state.events, lines, follow):
             if (event := journal.parse(line)) is not None:
@@ -239,15 +245,13 @@ def _chosen(state: State, guest: str, number: int | None) -> Generation:
     wanted = [one for one in generations if number in {None, one.number}]
     if wanted:
         return wanted[-1]
+    if any(past.generation.number == number for past in histories.collected(state, guest)):
+        raise ConfigError(
+            f"generation {number} of {guest} was collected, its console too",
+            f"mirage-hooks history {guest} tells how it ended",
+        )
     what = "no generation yet" if number is None else f"no generation {number}"
     raise ConfigError(f"{guest} has {what}", f"mirage-hooks history {guest} lists them")
-
-
-def _installed(context: click.Context) -> State:
-    state = State(shared.repository(context).common_dir)
-    host.load(state.host_file)
-    state.check_access()
-    return state
 
 
 def _named(state: State, guests: tuple[str, ...]) -> list[str]:

@@ -1,12 +1,17 @@
 """Commands that change what runs, and `plan`, which says what would."""
 
+import os
+import time
+
 import click
 
-from mirage_hooks.boot import host, manifest, survey
+from mirage_hooks.boot import host, lock, manifest, survey
 from mirage_hooks.boot import plan as planning
+from mirage_hooks.boot.follow import user_name
 from mirage_hooks.boot.guest import short
 from mirage_hooks.boot.plan import Wish
-from mirage_hooks.boot.record import State
+from mirage_hooks.boot.record import Pause, State
+from mirage_hooks.boot.secrets import Vault
 from mirage_hooks.boot.store import Store
 from mirage_hooks.installer.commands import context as shared
 from mirage_hooks.installer.output import print_json
@@ -36,7 +41,7 @@ def _show_plan(context: click.Context, as_json: bool, wish: Wish) -> int:
     bound, _ = host.load(state.host_file)
     store = Store(state.store, bound.limits.image << 20)
     tip = repository.tip(bound.branch)
-    desired = manifest.read(tip, bound, store)
+    desired = manifest.read(tip, bound, store, Vault(state.secrets))
     actions = planning.plan(desired, survey.look_at_all(state), wish)
     if as_json:
         print_json(
@@ -59,7 +64,7 @@ def _show_plan(context: click.Context, as_json: bool, wish: Wish) -> int:
     for action in actions:
         click.echo(str(action))
     if not actions:
-        click.echo("no guest is described")
+        click.echo(desired.why_empty)
     return 0
 
 
@@ -119,3 +124,31 @@ def rollback(context: click.Context, guest: str, to: int | None) -> int:
     generations.
     """
     return shared.converge(context, verb="rollback", guests=(guest,), to=to)
+
+
+@click.command()
+@click.argument("why")
+@click.pass_context
+def pause(context: click.Context, why: str) -> int:
+    """Let no pull deploy anything until `resume`: WHY is told to whoever pulls.
+
+    What is asked for by hand is done as ever. A pause that holds already gets the new reason.
+    """
+    if not why.strip() or not why.isprintable():
+        raise click.UsageError("say why, in a line: whoever pulls is told")
+    state = shared.installed(context)
+    state.set_pause(Pause(why, time.time(), user_name(os.geteuid())))
+    click.echo("pulls deploy nothing until `mirage-hooks resume`")
+    if (holder := lock.holder(state.lock)) is not None:
+        click.echo(f"a deploy is going on, and is let end: {holder}")
+    return 0
+
+
+@click.command()
+@click.pass_context
+def resume(context: click.Context) -> int:
+    """End a pause, and deploy what it held back."""
+    if not shared.installed(context).end_pause():
+        click.echo("nothing is paused")
+        return 0
+    return shared.converge(context, verb="deploy")

@@ -51,7 +51,7 @@ def install(
     done = installing.install(shared.repository(context), branch, user, guests)
     for line in done.lines:
         click.echo(line)
-    click.echo(f"From now on a pull of {done.branch} deploys it.")
+    click.echo(f"From now on a pull or a push of {done.branch} deploys it.")
     if and_deploy:
         return shared.converge(context, verb="deploy", retry=True)
     if done.running:
@@ -71,7 +71,7 @@ def install(
 def uninstall(
     context: click.Context, stop: bool, leave_running: bool, keep_state: bool, yes: bool
 ) -> int:
-    """Take mirage-hooks out of a repository: hooks, records, stored images."""
+    """Take mirage-hooks out of a repository: hooks, records, stored images, refs that keep them."""
     if stop and leave_running:
         raise click.UsageError("--stop and --leave-running exclude each other")
     repository: Repository = shared.repository(context)

@@ -19,9 +19,11 @@ from mirage_hooks.boot.control import MonitorState
 from mirage_hooks.boot.record import State
 
 COMMAND = Path(sys.executable).with_name("mirage-hooks")
-_SOURCE = Path(__file__).resolve().parent.parent / "guests" / "unix_web.c"
+# The guest.
+SOURCE = Path(__file__).resolve().parent.parent / "guests" / "unix_web.c"
 _CONFIG = "[user]\nname = Bench\nemail = bench@example.org\n[init]\ndefaultBranch = main\n"
-_SECONDS = 60
+# Booting 500 guests takes its time.
+_SECONDS = 600
 
 # Successive images say one page or the other, so that a client can tell them apart.
 PAGES = ("one", "two")
@@ -99,7 +101,7 @@ class Stage:
         image = self.folder / f"{page}.unix"
         if not image.exists():
             define = f'-DPAGE="{page}"'
-            self.run("cc", "-O2", "-static", define, "-o", image, _SOURCE, cwd=self.folder)
+            self.run("cc", "-O2", "-static", define, "-o", image, SOURCE, cwd=self.folder)
         return image
 
     def publish(self) -> tuple[str, str]:
@@ -166,9 +168,13 @@ class Stage:
         )
         self.publish()
         self.clone("ours")
+        self.install()
+        self.mirage_hooks("deploy")
+
+    def install(self) -> None:
+        """Install mirage-hooks into the clone that deploys."""
         user = ["--user", "nobody"] if os.geteuid() == 0 else []
         self.mirage_hooks("install", *user)
-        self.mirage_hooks("deploy")
 
     def clear_away(self) -> None:
         """End the guest, and take mirage-hooks out of the clone."""

@@ -295,8 +295,9 @@ def differ(**changes: object) -> str:
         ({"user": "www"}, "user None -> www"),
         ({"arguments": ("--port=81",)}, "arguments --port=80 -> --port=81"),
         ({"arguments": ()}, "arguments --port=80 -> none"),
+        ({"secrets": "c" * 64}, "secrets changed"),
     ],
-    ids=["image", "target", "memory", "user", "arguments", "no arguments"],
+    ids=["image", "target", "memory", "user", "arguments", "no arguments", "secrets"],
 )
 def test_a_change_is_told_in_words(changes: dict[str, object], words: str) -> None:
     unchanged = "" if "arguments" in changes else "; network unchanged"

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mirage_hooks.boot.console import LINE_BYTES, ConsoleLog, harmless, tail, text_of
+from mirage_hooks.boot.console import LINE_BYTES, ConsoleLog, Redactor, harmless, tail, text_of
 
 LARGE = 2**21
 BIDI = {chr(code) for code in (*range(0x202A, 0x202F), *range(0x2066, 0x206A))}
@@ -153,6 +153,76 @@ def test_a_long_line_is_cut_though_it_ends(path: str) -> None:
 def test_the_console_is_private(path: str) -> None:
     printed(path, b"text\n")
     assert stat.S_IMODE(Path(path).stat().st_mode) & 0o077 == 0
+
+
+# Redacted.
+
+
+def redacted(path: str, words: list[str], *chunks: bytes) -> list[str]:
+    """Print chunks on a console that is not to show some words; return its lines."""
+    log = ConsoleLog(path, LARGE, words)
+    for chunk in chunks:
+        log.write(chunk)
+    log.flush()
+    return [text_of(line) for line in tail(path, 1_000_000)]
+
+
+def test_every_occurrence_of_a_secret_is_redacted(path: str) -> None:
+    lines = redacted(path, ["hunter22"], b"a hunter22 hunter22hunter22\nhunter2 2\n")
+    assert lines == ["a [redacted] [redacted][redacted]", "hunter2 2"]
+
+
+def test_the_longest_secret_is_redacted_as_a_whole(path: str) -> None:
+    lines = redacted(path, ["--key=abcdef", "abcdef", "abcd"], b"--key=abc", b"def abcd", b"ef\n")
+    assert lines == ["[redacted] [redacted]"]
+
+
+@pytest.mark.parametrize("before", [LINE_BYTES - 4, LINE_BYTES, 3 * LINE_BYTES - 1])
+@pytest.mark.parametrize("size", [1, 7, LINE_BYTES, 100_000])
+@pytest.mark.parametrize("end", [b"\n", b""], ids=["ended", "not ended"])
+def test_a_secret_at_the_cut_of_a_long_line_is_redacted(
+    path: str, before: int, size: int, end: bytes
+) -> None:
+    data = b"x" * before + b"hunter22" + b"y" * 9 + end
+    chunks = [data[at : at + size] for at in range(0, len(data), size)]
+    stored = "".join(redacted(path, ["hunter22"], *chunks))
+    assert stored == "x" * before + "[redacted]" + "y" * 9
+
+
+def test_a_secret_beyond_ascii_is_redacted(path: str) -> None:
+    assert redacted(path, ["größe"], "die größe\n".encode()) == ["die [redacted]"]
+
+
+def test_a_secret_that_the_guest_did_not_print_to_its_end_is_no_secret(path: str) -> None:
+    assert redacted(path, ["hunter22"], b"hunter", b"2") == ["hunter2"]
+
+
+def test_a_line_is_stored_at_its_end_though_it_ends_as_a_secret_begins(path: str) -> None:
+    ConsoleLog(path, LARGE, ["hunter22"]).write(b"hunter\n")
+    assert [text_of(line) for line in tail(path, 9)] == ["hunter"]
+
+
+def test_a_note_comes_after_what_was_held_back(path: str) -> None:
+    log = ConsoleLog(path, LARGE, ["hunter22"])
+    log.write(b"hunter")
+    log.note("end")
+    assert [text_of(line) for line in tail(path, 9)] == ["hunter", "[mirage-hooks: end]"]
+
+
+@given(
+    st.text("ab=\n", max_size=60).map(str.encode),
+    st.sets(st.text("ab=", min_size=1, max_size=6), max_size=3),
+    st.integers(1, 9),
+)
+def test_how_a_stream_is_cut_makes_no_difference_to_what_is_redacted(
+    data: bytes, secrets: set[str], size: int
+) -> None:
+    words = sorted(secrets, key=len, reverse=True)
+    whole, cut = Redactor(words), Redactor(words)
+    expected = whole.feed(data) + whole.flush()
+    chunks = [cut.feed(data[at : at + size]) for at in range(0, len(data), size)]
+    assert b"".join([*chunks, cut.flush()]) == expected
+    assert not any(word.encode() in expected.replace(b"[redacted]", b"\n") for word in words)
 
 
 # Bounded.

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mirage_hooks.boot.files import sync_folder, write_atomic
+from mirage_hooks.boot.files import append_durably, is_abandoned, sync_folder, write_atomic
 
 SIZE = 200_000
 
@@ -124,3 +124,33 @@ def test_only_a_folder_can_be_synced(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(NotADirectoryError):
         sync_folder(tmp_path / "file")
+
+
+def test_what_is_appended_comes_after_what_was_there(tmp_path: Path) -> None:
+    append_durably(tmp_path / "file", b"one\n")
+    append_durably(tmp_path / "file", b"two\n")
+    assert (tmp_path / "file").read_bytes() == b"one\ntwo\n"
+
+
+def test_what_cannot_be_appended_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").symlink_to("/dev/full")
+    with pytest.raises(OSError, match="No space left"):
+        append_durably(tmp_path / "file", b"text")
+
+
+DEAD = 4_194_304  # one more than the largest pid there can be
+
+
+@pytest.mark.parametrize(
+    ("name", "abandoned"),
+    [
+        (f".a.json.{DEAD}.new", True),
+        (".a.json.1.new", False),
+        (f"a.json.{DEAD}.new", False),
+        (f".{DEAD}.gone", False),
+        (".a.new", False),
+        ("new", False),
+    ],
+)
+def test_a_temporary_file_is_abandoned_once_its_process_is_gone(name: str, abandoned: bool) -> None:
+    assert is_abandoned(name) is abandoned

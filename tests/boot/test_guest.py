@@ -102,6 +102,14 @@ def test_a_name_that_is_refused_is_quoted_in_the_message() -> None:
 # Guests.
 
 
+@pytest.mark.parametrize("device", ["", "a b", "a\nb", "-a", "a" * 68, "\x1b[2J"])
+def test_what_cannot_name_a_device_is_refused(device: str) -> None:
+    with pytest.raises(ValueError, match="cannot name a network device"):
+        Guest(
+            name="www", target="unix", image="www.unix", network={device: NetworkConfig(baked=True)}
+        )
+
+
 @pytest.mark.parametrize("memory", [0, -1])
 def test_a_guest_without_memory_is_refused(memory: int) -> None:
     with pytest.raises(ValueError, match="memory is in MiB"):
@@ -414,6 +422,7 @@ def test_the_digest_of_a_boot_with_everything_stays_what_it_was() -> None:
         {"network": {"service": {"address": "10.0.0.2/24"}}},
         {"network": {"service": {}}},
         {"user": "mirage"},
+        {"secrets": "c" * 64},
     ],
     ids=lambda change: next(iter(change)),
 )

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from mirage_hooks.boot import host
 from mirage_hooks.boot.errors import ConfigError, Error, HostError, RepositoryError
-from mirage_hooks.boot.host import Host, Limits
+from mirage_hooks.boot.host import Host, Limits, Secrets
 
 
 @pytest.fixture
@@ -30,12 +30,20 @@ def test_a_host_runs_unix_guests_only_where_nothing_else_is_said() -> None:
 
 def test_a_host_file_says_all_that_it_may() -> None:
     text = (
-        'branch = "live"\nuser = "mirage"\n'
+        'branch = "live"\nuser = "mirage"\nguests = ["www"]\nkeep = 5\n'
         '[limits]\ntargets = ["unix", "hvt"]\nmemory = 512\nimage = 64\n'
-        '[guest.www]\nuser = "www"\n'
+        '[guest.www]\nuser = "www"\n[secrets.www]\nargs_file = "/etc/mirage/www.args"\n'
     )
     limits = Limits(targets=("unix", "hvt"), memory=512, image=64)
-    expected = Host("live", user="mirage", limits=limits, guest={"www": {"user": "www"}})
+    expected = Host(
+        "live",
+        user="mirage",
+        guests=("www",),
+        keep=5,
+        limits=limits,
+        guest={"www": {"user": "www"}},
+        secrets={"www": Secrets("/etc/mirage/www.args")},
+    )
     assert host.parse(text, "host.toml") == expected
 
 
@@ -55,6 +63,10 @@ def test_what_is_no_branch_is_refused(branch: str) -> None:
     [
         ("branch = 1", "host.toml: branch: Expected 'str', got 'int'"),
         ('branch = "a"\nuser = 1', "host.toml: user: Expected 'str | null', got 'int'"),
+        (
+            'branch = "a"\nkeep = 0',
+            "host.toml: keep has to be at least 1: a failed deploy goes back to what was healthy",
+        ),
         ('branch = "a"\nbranches = 1', "host.toml: unknown key 'branches'"),
         ('branch = "a"\nlimits = 1', "host.toml: limits: Expected 'object', got 'int'"),
         ('branch = "a"\n[limits]\ncpus = 1', "host.toml: limits: unknown key 'cpus'"),
@@ -72,12 +84,43 @@ def test_what_is_no_branch_is_refused(branch: str) -> None:
         ),
         ('branch = "a"\nguest = 1', "host.toml: guest has to be a table"),
         ('branch = "a"\nguest.www = 1', "host.toml: guest www: it has to be a table"),
+        ('branch = "a"\nguests = "www"', "host.toml: guests: Expected 'array | null', got 'str'"),
+        ('branch = "a"\nsecrets = 1', "host.toml: secrets has to be a table"),
+        ('branch = "a"\nsecrets.www = 1', "host.toml: secrets www: it has to be a table"),
+        ('branch = "a"\nsecrets.www.arg = 1', "host.toml: secrets www: unknown key 'arg'"),
+        (
+            'branch = "a"\nsecrets.www.args_file = "www.args"',
+            "host.toml: secrets www: args_file 'www.args' has to be a whole path, "
+            "like '/etc/mirage/www.args'",
+        ),
     ],
 )
 def test_a_mistake_is_told_by_file_table_and_key(text: str, message: str) -> None:
     with pytest.raises(ConfigError) as error:
         host.parse(text, "host.toml")
     assert error.value.message == message
+
+
+@pytest.mark.parametrize("path", ["", "~/www.args", "/a\0b", "/a\nb"])
+def test_what_is_no_whole_path_is_refused_for_secrets(path: str) -> None:
+    text = tomlkit.dumps({"branch": "main", "secrets": {"www": {"args_file": path}}})
+    with pytest.raises(ConfigError, match=r"secrets www: args_file .* has to be a whole path"):
+        host.parse(text, "host.toml")
+
+
+@pytest.mark.parametrize("name", ["", "..", "-www", "a/b"])
+def test_what_cannot_name_a_guest_is_not_chosen(name: str) -> None:
+    with pytest.raises(ConfigError, match=r"^host\.toml: '.*' cannot name a guest"):
+        host.parse(tomlkit.dumps({"branch": "main", "guests": [name]}), "host.toml")
+
+
+@pytest.mark.parametrize(
+    ("chosen", "selected"), [(None, True), ((), False), (("api",), False), (("api", "www"), True)]
+)
+def test_a_host_selects_what_it_chooses_or_all(
+    chosen: tuple[str, ...] | None, selected: bool
+) -> None:
+    assert Host("main", guests=chosen).selects("www") is selected
 
 
 VALUES = st.recursive(
@@ -95,6 +138,13 @@ HOSTS = st.fixed_dictionaries(
             {}, optional={"targets": VALUES, "memory": VALUES, "image": VALUES, "other": VALUES}
         ),
         "guest": VALUES,
+        "guests": VALUES,
+        "secrets": VALUES
+        | st.dictionaries(
+            st.text(max_size=4),
+            st.fixed_dictionaries({"args_file": st.text() | VALUES}),
+            max_size=2,
+        ),
         "other": VALUES,
     },
 )

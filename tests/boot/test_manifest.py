@@ -15,8 +15,9 @@ from mirage_hooks.boot import host, manifest
 from mirage_hooks.boot.artifact import Missing
 from mirage_hooks.boot.errors import ConfigError, Error, ImageError, RepositoryError
 from mirage_hooks.boot.guest import Check, Guest, NetworkConfig, Restart
-from mirage_hooks.boot.host import Host, Limits
+from mirage_hooks.boot.host import Host, Limits, Secrets
 from mirage_hooks.boot.repository import Repository, Revision
+from mirage_hooks.boot.secrets import Vault
 from mirage_hooks.boot.store import Store
 from support import USER, run
 
@@ -33,6 +34,12 @@ user_only = pytest.mark.skipif(os.geteuid() == 0, reason="root may run guests as
 def store(tmp_path: Path) -> Store:
     """A store that takes images of 1 MiB."""
     return Store(tmp_path / "store", 1 << 20)
+
+
+@pytest.fixture
+def vault(tmp_path: Path) -> Vault:
+    """A vault with nothing in it yet."""
+    return Vault(tmp_path / "secrets")
 
 
 def commit(folder: Path, text: str | None, files: dict[str, bytes] | None = None) -> Revision:
@@ -545,31 +552,39 @@ def test_any_word_of_the_host_on_a_guest_is_taken_or_refused(folder: Path) -> No
 # The desired state, images and all.
 
 
-def test_a_guest_with_an_image_is_ready(folder: Path, store: Store, program: bytes) -> None:
-    desired = manifest.read(commit(folder, WWW, {"www.unix": program}), HOST, store)
+def test_a_guest_with_an_image_is_ready(
+    folder: Path, store: Store, vault: Vault, program: bytes
+) -> None:
+    desired = manifest.read(commit(folder, WWW, {"www.unix": program}), HOST, store, vault)
     assert (set(desired.guests), desired.unready) == ({"www"}, {})
 
 
 def test_a_boot_is_known_by_what_the_image_unpacks_to(
-    folder: Path, store: Store, program: bytes
+    folder: Path, store: Store, vault: Vault, program: bytes
 ) -> None:
-    plain = manifest.read(commit(folder, WWW, {"www.unix": program}), HOST, store)
-    packed = manifest.read(commit(folder, WWW, {"www.unix": gzip.compress(program)}), HOST, store)
+    plain = manifest.read(commit(folder, WWW, {"www.unix": program}), HOST, store, vault)
+    packed = manifest.read(
+        commit(folder, WWW, {"www.unix": gzip.compress(program)}), HOST, store, vault
+    )
     assert plain.guests["www"].boot.digest == packed.guests["www"].boot.digest
 
 
-def test_check_and_restart_make_no_other_boot(folder: Path, store: Store, program: bytes) -> None:
-    plain = manifest.read(commit(folder, WWW, {"www.unix": program}), HOST, store)
+def test_check_and_restart_make_no_other_boot(
+    folder: Path, store: Store, vault: Vault, program: bytes
+) -> None:
+    plain = manifest.read(commit(folder, WWW, {"www.unix": program}), HOST, store, vault)
     policies = f'{WWW}check.alive = "1s"\nrestart.on = "never"\n'
-    changed = manifest.read(commit(folder, policies), HOST, store)
+    changed = manifest.read(commit(folder, policies), HOST, store, vault)
     assert plain.guests["www"].boot.digest == changed.guests["www"].boot.digest
 
 
-def test_where_an_image_came_from_is_recorded(folder: Path, store: Store, program: bytes) -> None:
+def test_where_an_image_came_from_is_recorded(
+    folder: Path, store: Store, vault: Vault, program: bytes
+) -> None:
     text = '[guest.www]\ntarget = "unix"\nimage = "{latest}/www"\n'
     packed = gzip.compress(program)
     revision = commit(folder, text, {"latest": b"f00\n", "f00/www": packed})
-    provenance = manifest.read(revision, HOST, store).guests["www"].provenance
+    provenance = manifest.read(revision, HOST, store, vault).guests["www"].provenance
     assert (provenance.commit, provenance.path, provenance.pointers, provenance.compression) == (
         revision.id,
         "f00/www",
@@ -579,43 +594,45 @@ def test_where_an_image_came_from_is_recorded(folder: Path, store: Store, progra
 
 
 def test_the_address_of_a_network_is_passed_before_the_arguments(
-    folder: Path, store: Store, program: bytes
+    folder: Path, store: Store, vault: Vault, program: bytes
 ) -> None:
     text = f'{WWW}args = ["--port=80"]\nnetwork.service.address = "127.0.0.2/8"\n'
-    desired = manifest.read(commit(folder, text, {"www.unix": program}), HOST, store)
+    desired = manifest.read(commit(folder, text, {"www.unix": program}), HOST, store, vault)
     assert desired.guests["www"].boot.arguments == ("--ipv4=127.0.0.2/8", "--port=80")
 
 
-def test_a_script_is_noticed(folder: Path, store: Store) -> None:
+def test_a_script_is_noticed(folder: Path, store: Store, vault: Vault) -> None:
     revision = commit(folder, WWW, {"www.unix": b"#!/bin/sh\n"})
-    notices = manifest.read(revision, HOST, store).guests["www"].notices
+    notices = manifest.read(revision, HOST, store, vault).guests["www"].notices
     assert notices == ("image www.unix is a script, not an ELF file",)
 
 
-def test_all_that_was_read_is_watched(folder: Path, store: Store, program: bytes) -> None:
+def test_all_that_was_read_is_watched(
+    folder: Path, store: Store, vault: Vault, program: bytes
+) -> None:
     text = '[guest.www]\ntarget = "unix"\nimage = "{latest}/www"\n'
     revision = commit(folder, text, {"latest": b"f00\n", "f00/www": program})
-    watched = manifest.read(revision, HOST, store).watched
+    watched = manifest.read(revision, HOST, store, vault).watched
     assert watched == (manifest.NAME, "latest", "f00/www")
 
 
 def test_a_path_that_two_guests_share_is_watched_once(
-    folder: Path, store: Store, program: bytes
+    folder: Path, store: Store, vault: Vault, program: bytes
 ) -> None:
     text = WWW + API.replace("api.unix", "www.unix")
-    desired = manifest.read(commit(folder, text, {"www.unix": program}), HOST, store)
+    desired = manifest.read(commit(folder, text, {"www.unix": program}), HOST, store, vault)
     assert desired.watched == (manifest.NAME, "www.unix")
 
 
 def test_a_guest_whose_image_has_not_come_is_not_ready_and_no_fault(
-    folder: Path, store: Store
+    folder: Path, store: Store, vault: Vault
 ) -> None:
-    unready = manifest.read(commit(folder, WWW), HOST, store).unready
+    unready = manifest.read(commit(folder, WWW), HOST, store, vault).unready
     assert isinstance(unready["www"], Missing)
 
 
-def test_an_image_that_has_not_come_is_watched(folder: Path, store: Store) -> None:
-    assert "www.unix" in manifest.read(commit(folder, WWW), HOST, store).watched
+def test_an_image_that_has_not_come_is_watched(folder: Path, store: Store, vault: Vault) -> None:
+    assert "www.unix" in manifest.read(commit(folder, WWW), HOST, store, vault).watched
 
 
 SPOILT = {
@@ -629,36 +646,42 @@ SPOILT = {
 
 
 @pytest.mark.parametrize("spoilt", SPOILT)
-def test_a_guest_with_a_spoilt_image_is_not_ready(folder: Path, store: Store, spoilt: str) -> None:
+def test_a_guest_with_a_spoilt_image_is_not_ready(
+    folder: Path, store: Store, vault: Vault, spoilt: str
+) -> None:
     data, kind = SPOILT[spoilt]
-    unready = manifest.read(commit(folder, WWW, {"www.unix": data}), HOST, store).unready
+    unready = manifest.read(commit(folder, WWW, {"www.unix": data}), HOST, store, vault).unready
     assert isinstance(unready["www"], kind)
 
 
 @pytest.mark.parametrize("spoilt", SPOILT)
 def test_a_spoilt_image_leaves_the_other_guests_ready(
-    folder: Path, store: Store, program: bytes, spoilt: str
+    folder: Path, store: Store, vault: Vault, program: bytes, spoilt: str
 ) -> None:
     files = {"www.unix": SPOILT[spoilt][0], "api.unix": program}
-    desired = manifest.read(commit(folder, WWW + API, files), HOST, store)
+    desired = manifest.read(commit(folder, WWW + API, files), HOST, store, vault)
     assert (set(desired.guests), set(desired.unready)) == ({"api"}, {"www"})
 
 
 def test_a_refused_pointer_leaves_the_other_guests_ready(
-    folder: Path, store: Store, program: bytes
+    folder: Path, store: Store, vault: Vault, program: bytes
 ) -> None:
     text = f'{API}[guest.www]\ntarget = "unix"\nimage = "{{latest}}/www"\n'
     files = {"latest": b"../outside\n", "api.unix": program}
-    desired = manifest.read(commit(folder, text, files), HOST, store)
+    desired = manifest.read(commit(folder, text, files), HOST, store, vault)
     assert (set(desired.guests), set(desired.unready)) == ({"api"}, {"www"})
 
 
-def test_every_guest_spoken_of_is_named(folder: Path, store: Store, program: bytes) -> None:
-    desired = manifest.read(commit(folder, WWW + API, {"www.unix": program}), HOST, store)
+def test_every_guest_spoken_of_is_named(
+    folder: Path, store: Store, vault: Vault, program: bytes
+) -> None:
+    desired = manifest.read(commit(folder, WWW + API, {"www.unix": program}), HOST, store, vault)
     assert desired.names == {"www", "api"}
 
 
-def test_an_image_for_another_target_is_refused(folder: Path, store: Store, tmp_path: Path) -> None:
+def test_an_image_for_another_target_is_refused(
+    folder: Path, store: Store, vault: Vault, tmp_path: Path
+) -> None:
     note = (
         r'__asm__(".section .note.solo5.abi,\"a\",@note\n.balign 4\n.long 6, 16, 0x31494241\n"'
         r'".asciz \"Solo5\"\n.balign 4\n.long 1, 2, 0, 0\n.previous\n");'
@@ -666,5 +689,147 @@ def test_an_image_for_another_target_is_refused(folder: Path, store: Store, tmp_
     command = ["cc", "-static", "-nostdlib", "-x", "c", "-o", str(tmp_path / "hvt"), "-"]
     subprocess.run(command, input=f"{note}\nvoid _start(void) {{}}\n".encode(), check=True)
     files = {"www.unix": (tmp_path / "hvt").read_bytes()}
-    unready: dict[str, Error] = manifest.read(commit(folder, WWW, files), HOST, store).unready
+    unready: dict[str, Error] = manifest.read(
+        commit(folder, WWW, files), HOST, store, vault
+    ).unready
     assert unready["www"].message == "image www.unix is for target hvt, the guest for unix"
+
+
+# Secrets.
+
+
+@pytest.fixture
+def hidden(tmp_path: Path) -> Path:
+    """A file of secret arguments."""
+    path = tmp_path / "www.args"
+    path.write_text("--password=hunter22\n")
+    path.chmod(0o600)
+    return path
+
+
+def hiding(path: Path) -> Host:
+    """Return a host that keeps the secret arguments of www in a file."""
+    return Host("main", user=USER, secrets={"www": Secrets(str(path))})
+
+
+def test_secret_arguments_are_part_of_a_boot_by_their_digest_alone(
+    folder: Path, store: Store, vault: Vault, program: bytes, hidden: Path
+) -> None:
+    revision = commit(folder, WWW, {"www.unix": program})
+    boot = manifest.read(revision, hiding(hidden), store, vault).guests["www"].boot
+    assert boot.secrets is not None
+    assert vault.read(boot.secrets) == ("--password=hunter22",)
+    assert boot.arguments == ()
+
+
+def test_other_secret_arguments_make_another_boot(
+    folder: Path, store: Store, vault: Vault, program: bytes, hidden: Path
+) -> None:
+    revision = commit(folder, WWW, {"www.unix": program})
+    one = manifest.read(revision, hiding(hidden), store, vault).guests["www"].boot
+    again = manifest.read(revision, hiding(hidden), store, vault).guests["www"].boot
+    hidden.write_text("--password=hunter23\n")
+    other = manifest.read(revision, hiding(hidden), store, vault).guests["www"].boot
+    assert (one.digest == again.digest, one.digest == other.digest) == (True, False)
+
+
+def test_a_secrets_file_with_no_argument_makes_no_other_boot(
+    folder: Path, store: Store, vault: Vault, program: bytes, hidden: Path
+) -> None:
+    revision = commit(folder, WWW, {"www.unix": program})
+    hidden.write_text("# none yet\n")
+    without = manifest.read(revision, HOST, store, vault).guests["www"].boot
+    assert manifest.read(revision, hiding(hidden), store, vault).guests["www"].boot == without
+
+
+def test_a_guest_whose_secrets_cannot_be_read_is_not_ready_and_the_others_are(
+    folder: Path, store: Store, vault: Vault, program: bytes, hidden: Path
+) -> None:
+    hidden.chmod(0o644)
+    revision = commit(folder, WWW + API, {"www.unix": program, "api.unix": program})
+    desired = manifest.read(revision, hiding(hidden), store, vault)
+    assert set(desired.guests) == {"api"}
+    assert desired.unready["www"].message == f"secrets file {hidden} is open to others"
+
+
+def test_secrets_of_a_guest_that_is_not_there_are_not_read(
+    folder: Path, store: Store, vault: Vault, program: bytes, hidden: Path
+) -> None:
+    hidden.unlink()
+    revision = commit(folder, API, {"api.unix": program})
+    assert set(manifest.read(revision, hiding(hidden), store, vault).guests) == {"api"}
+
+
+# The host's choice of guests.
+
+
+def choosing(*names: str, **guests: dict[str, object]) -> Host:
+    return Host("main", user=USER, guests=names, guest=guests)
+
+
+def test_a_host_runs_the_guests_that_it_chooses(read: Read) -> None:
+    assert set(read(WWW + API, choosing("www"))) == {"www"}
+
+
+def test_a_host_chooses_among_its_own_whole_guests_too(read: Read) -> None:
+    own: dict[str, object] = {"target": "unix", "image": "own.unix"}
+    assert set(read(WWW, choosing("www", own=own))) == {"www"}
+    assert set(read(WWW, choosing("own", own=own))) == {"own"}
+
+
+def test_a_host_can_choose_none(read: Read) -> None:
+    assert read(WWW, choosing()) == {}
+
+
+def test_a_chosen_guest_that_is_not_there_is_no_error(read: Read) -> None:
+    assert set(read(WWW, choosing("www", "gone"))) == {"www"}
+
+
+@pytest.mark.parametrize(
+    "table",
+    ["memory = 4096", 'target = "hvt"', 'user = "nobody"', "other = 1"],
+)
+def test_nothing_is_asked_of_a_guest_that_is_not_chosen(read: Read, table: str) -> None:
+    other = f"[guest.api]\nimage = 'api.unix'\n{table}\n"
+    assert set(read(WWW + other, choosing("www"))) == {"www"}
+
+
+def test_an_address_shared_with_a_guest_that_is_not_chosen_is_no_fault(read: Read) -> None:
+    text = both('args = ["--port=80"]', 'args = ["--port=80"]')
+    assert set(read(text, choosing("www"))) == {"www"}
+
+
+def test_the_images_of_guests_that_are_not_chosen_are_not_looked_at(
+    folder: Path, store: Store, vault: Vault, program: bytes
+) -> None:
+    revision = commit(folder, WWW + API, {"www.unix": program, "api.unix": b"no image"})
+    desired = manifest.read(revision, choosing("www"), store, vault)
+    assert (set(desired.guests), desired.unready) == ({"www"}, {})
+    assert desired.watched == (manifest.NAME, "www.unix")
+
+
+def test_guests_that_are_not_chosen_are_named(
+    folder: Path, store: Store, vault: Vault, program: bytes
+) -> None:
+    revision = commit(folder, WWW + API, {"www.unix": program})
+    desired = manifest.read(revision, choosing("www", "gone"), store, vault)
+    assert desired.selection == ("www", "gone")
+    assert desired.unselected == {"api"}
+
+
+@pytest.mark.parametrize(
+    ("text", "bound", "lost"),
+    [
+        ("", HOST, True),
+        (WWW, HOST, False),
+        ("", choosing("www"), True),
+        (WWW, choosing("api"), False),
+        (WWW, choosing(), False),
+        ("", choosing(), False),
+    ],
+    ids=["no guest", "a guest", "none chosen", "others", "choice of none", "none at all"],
+)
+def test_a_state_is_lost_where_nothing_is_described_and_nobody_chose_that(
+    folder: Path, store: Store, vault: Vault, text: str, bound: Host, lost: bool
+) -> None:
+    assert manifest.read(commit(folder, text), bound, store, vault).lost is lost

@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -146,6 +146,7 @@ def start(compiled: Callable[[str], Path], tmp_path: Path) -> Iterator[Start]:
         port: int | None = None,
         prepare: Callable[[Path], object] = lambda folder: None,
         user: str | None = USER,
+        redact: Sequence[str] = (),
     ) -> Monitored:
         number, port = len(started) + 1, port or free_port()
         folder = tmp_path / str(number)
@@ -155,6 +156,7 @@ def start(compiled: Callable[[str], Path], tmp_path: Path) -> Iterator[Start]:
             converge="c1",
             executable=str(image or compiled(page)),
             argv=["www", "--ipv4=127.0.0.1/8", f"--port={port}", *arguments],
+            redact=list(redact),
             environment=ENVIRONMENT,
             user=user,
             socket=f"{os.environ['XDG_RUNTIME_DIR']}/{number}",
@@ -190,6 +192,12 @@ def script(tmp_path: Path) -> Callable[[str], Path]:
 def test_an_armed_monitor_has_a_process_ready_for_the_guest(start: Start) -> None:
     armed = start()
     assert (armed.state().phase, armed.state().alive) == ("armed", True)
+
+
+def test_what_is_to_be_redacted_is_not_on_the_console(start: Start) -> None:
+    armed = start("--secret=hunter22", redact=["--secret=hunter22", "hunter22"])
+    armed.fire()
+    wait_for(lambda: "unikernel: unknown option '[redacted]'." in armed.console())
 
 
 def test_an_armed_guest_has_run_nothing(start: Start) -> None:

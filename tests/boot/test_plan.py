@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 
 import pytest
 
@@ -604,6 +605,40 @@ def test_an_empty_state_that_is_meant_stops_what_runs() -> None:
 
 def test_an_empty_state_is_no_fault_where_nothing_runs() -> None:
     assert plan(described(), {}, NOTHING) == []
+
+
+def test_a_guest_that_the_host_does_not_choose_any_more_is_stopped() -> None:
+    desired = replace(described("www"), unselected=frozenset({"dns"}))
+    actions = plan(desired, {"dns": ONE, "www": ONE}, NOTHING)
+    assert [str(action) for action in actions if action.guest == "dns"] == [
+        "dns: stop: not among this host's guests"
+    ]
+
+
+def test_a_guest_that_neither_runs_nor_is_chosen_is_not_spoken_of() -> None:
+    desired = replace(described("www"), unselected=frozenset({"dns", "mail"}))
+    actions = plan(desired, {"dns": down(ended(1, boot())), "www": ONE}, NOTHING)
+    assert verbs(actions) == {"www": "keep"}
+
+
+def test_a_choice_of_none_stops_what_runs() -> None:
+    desired = replace(described(), selection=(), unselected=frozenset({"www"}))
+    assert verbs(plan(desired, {"www": ONE}, NOTHING)) == {"www": "stop"}
+
+
+def test_a_choice_of_none_stops_what_runs_though_nothing_is_described() -> None:
+    assert verbs(plan(replace(described(), selection=()), {"www": ONE}, NOTHING)) == {"www": "stop"}
+
+
+def test_the_only_chosen_guest_is_stopped_when_it_is_gone_from_others() -> None:
+    desired = replace(described(), selection=("www",), unselected=frozenset({"dns"}))
+    actions = plan(desired, {"www": ONE}, NOTHING)
+    assert [str(action) for action in actions] == ["www: stop: no longer in the manifest"]
+
+
+def test_a_lost_manifest_is_refused_whatever_is_chosen() -> None:
+    with pytest.raises(ConfigError, match="no guest is described at ddddddd, while www runs"):
+        plan(replace(described(), selection=("www",)), {"www": ONE}, NOTHING)
 
 
 # Values.

@@ -18,7 +18,7 @@ from mirage_hooks.boot.control import MonitorState
 from mirage_hooks.boot.errors import HostError
 from mirage_hooks.boot.guest import Boot, Check, NetworkConfig, Restart
 from mirage_hooks.boot.process import identify
-from mirage_hooks.boot.record import Generation, Intent, Phase, State
+from mirage_hooks.boot.record import Generation, Intent, Pause, Phase, State
 from support import USER
 
 
@@ -347,6 +347,38 @@ def test_a_state_folder_that_cannot_be_written_is_refused(unprivileged: State, m
     unprivileged.folder.chmod(mode)
     with pytest.raises(HostError, match=f"{unprivileged.folder} cannot be written to"):
         unprivileged.check_access()
+
+
+# A pause.
+
+PAUSE = Pause("moving the disks", 1700000000.0, "mirage")
+
+
+def test_nothing_is_paused_at_first(state: State) -> None:
+    assert state.pause() is None
+
+
+def test_a_pause_is_kept_until_it_is_ended(state: State) -> None:
+    state.set_pause(PAUSE)
+    assert state.pause() == PAUSE
+    assert (state.end_pause(), state.pause(), state.end_pause()) == (True, None, False)
+
+
+def test_a_pause_takes_the_place_of_another(state: State) -> None:
+    state.set_pause(PAUSE)
+    state.set_pause(Pause("still moving", 1700000001.0, "root"))
+    assert state.pause() == Pause("still moving", 1700000001.0, "root")
+
+
+def test_a_pause_reads_as_since_by_and_why() -> None:
+    assert str(PAUSE) == "paused since 2023-11-14T22:13:20+00:00 by mirage: moving the disks"
+
+
+def test_a_damaged_pause_is_refused_and_can_be_ended(state: State) -> None:
+    (state.folder / "paused").write_text("{")
+    with pytest.raises(HostError, match=r"paused is damaged: .*\n  `mirage-hooks resume` ends"):
+        state.pause()
+    assert state.end_pause()
 
 
 # The end.

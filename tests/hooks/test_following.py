@@ -93,7 +93,7 @@ def test_two_converges_at_once_boot_the_new_image_once(deployed: Site) -> None:
 def test_a_killed_converger_is_said_and_the_next_pull_goes_on(deployed: Site) -> None:
     slow_start(deployed)
     pull = start_pull(deployed)
-    wait_for(lambda: deployed.outcomes()[1:] == ["fired"])
+    wait_for(deployed.booting)
     converger = int(deployed.state.lock.read_text().partition('"pid": ')[2].partition(",")[0])
     identify(converger).kill()
     _, stderr = pull.communicate(timeout=10)

@@ -112,9 +112,9 @@ class Site:
 
     def keep(self, text: str) -> None:
         """Put a hook of somebody else's before ours."""
-        legacy = self.hook.with_name("pre-push.legacy")
-        legacy.write_text(f"#!/bin/sh\n{text}")
-        legacy.chmod(0o755)
+        kept = self.hook.with_name("pre-push.kept")
+        kept.write_text(f"#!/bin/sh\n{text}")
+        kept.chmod(0o755)
 
 
 def make_site(folder: Path) -> Site:

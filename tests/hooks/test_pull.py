@@ -3,23 +3,45 @@
 One row of the table of git's hooks a test: the real git, the dropped hook, a real guest.
 """
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from support import COMMAND, USER, Site, run
+from mirage_hooks.boot import journal
+from support import COMMAND, USER, Site, link_worktree, make_bare, run
+
+
+def in_a_clone(site: Site, folder: Path) -> None:
+    """Pull in a clone's own work tree: what a site is made with."""
+    del site, folder
+
+
+def in_a_linked_worktree(site: Site, folder: Path) -> None:
+    link_worktree(site, folder)
+
+
+def in_a_worktree_of_a_bare_repository(site: Site, folder: Path) -> None:
+    make_bare(site, folder)
+    link_worktree(site, folder)
+
+
+KINDS = [in_a_clone, in_a_linked_worktree, in_a_worktree_of_a_bare_repository]
+
+
+@pytest.fixture(params=KINDS)
+def anywhere(request: pytest.FixtureRequest, site: Site, tmp_path: Path) -> Site:
+    """A repository of any kind that is pulled in, whose first image runs."""
+    request.param(site, tmp_path)
+    site.install("--deploy")
+    return site
 
 
 def commit_locally(site: Site, name: str = "local.txt", text: str = "local\n") -> None:
-    (site.clone / name).write_text(text)
+    (site.here / name).write_text(text)
     site.git("add", name)
     site.git("commit", "-q", "-m", "local")
-
-
-def runs_of(site: Site) -> int:
-    """Return how many converges were started so far."""
-    return len(list(site.state.runs.glob("*.jsonl")))
 
 
 @pytest.mark.parametrize(
@@ -32,10 +54,10 @@ def runs_of(site: Site) -> int:
     ],
     ids=["fast-forward", "ff-only", "rebase with nothing to replay", "no-ff"],
 )
-def test_a_pull_that_runs_post_merge_deploys(deployed: Site, command: list[str]) -> None:
-    deployed.publish("two")
-    deployed.git(*command)
-    assert deployed.page() == "two"
+def test_a_pull_that_runs_post_merge_deploys(anywhere: Site, command: list[str]) -> None:
+    anywhere.publish("two")
+    anywhere.git(*command)
+    assert anywhere.page() == "two"
 
 
 def test_a_true_merge_deploys(deployed: Site) -> None:
@@ -63,19 +85,19 @@ def test_a_pull_with_autostash_deploys_and_keeps_the_local_change(deployed: Site
     assert manifest.read_text().endswith("# a change in the work tree\n")
 
 
-def test_a_rebase_of_local_commits_deploys_through_post_rewrite(deployed: Site) -> None:
-    commit_locally(deployed)
-    deployed.publish("two")
-    deployed.pull("--rebase")
-    assert deployed.page() == "two"
-    assert deployed.state.generations("www")[-1].origin == "rebase"
+def test_a_rebase_of_local_commits_deploys_through_post_rewrite(anywhere: Site) -> None:
+    commit_locally(anywhere)
+    anywhere.publish("two")
+    anywhere.pull("--rebase")
+    assert anywhere.page() == "two"
+    assert anywhere.state.generations("www")[-1].origin == "rebase"
 
 
-def test_a_squash_merge_moves_no_branch_and_deploys_nothing(deployed: Site) -> None:
-    deployed.publish("two")
-    deployed.pull("--squash")
-    assert deployed.page() == "one"
-    assert deployed.outcomes() == ["healthy"]
+def test_a_squash_merge_moves_no_branch_and_deploys_nothing(anywhere: Site) -> None:
+    anywhere.publish("two")
+    anywhere.pull("--squash")
+    assert anywhere.page() == "one"
+    assert anywhere.outcomes() == ["healthy"]
 
 
 @pytest.mark.parametrize(
@@ -84,9 +106,9 @@ def test_a_squash_merge_moves_no_branch_and_deploys_nothing(deployed: Site) -> N
     ids=["pull with nothing new", "fetch", "reset"],
 )
 def test_what_brings_nothing_starts_no_converge(deployed: Site, command: list[str]) -> None:
-    before = runs_of(deployed)
+    before = deployed.runs()
     deployed.git(*command)
-    assert runs_of(deployed) == before
+    assert deployed.runs() == before
 
 
 def reset_to_upstream(site: Site) -> None:
@@ -129,17 +151,17 @@ def test_a_diverged_fast_forward_only_pull_fails_and_leaves_the_guest(deployed: 
 
 def test_an_amended_commit_is_no_deploy(deployed: Site) -> None:
     commit_locally(deployed)
-    before = runs_of(deployed)
+    before = deployed.runs()
     deployed.git("commit", "-q", "--amend", "-m", "better")
-    assert runs_of(deployed) == before
+    assert deployed.runs() == before
 
 
-def test_a_commit_that_changes_no_image_starts_no_converge(deployed: Site) -> None:
-    (deployed.upstream / "README").write_text("words\n")
-    deployed.commit("words only")
-    before = runs_of(deployed)
-    pull = deployed.pull()
-    assert runs_of(deployed) == before
+def test_a_commit_that_changes_no_image_starts_no_converge(anywhere: Site) -> None:
+    (anywhere.upstream / "README").write_text("words\n")
+    anywhere.commit("words only")
+    before = anywhere.runs()
+    pull = anywhere.pull()
+    assert anywhere.runs() == before
     assert "mirage-hooks" not in pull.stderr
 
 
@@ -186,6 +208,23 @@ def test_a_pull_into_another_branch_says_that_it_deploys_nothing(deployed: Site)
     assert deployed.page() == "one"
 
 
+def test_a_pull_in_a_linked_worktree_with_another_branch_says_that_it_deploys_nothing(
+    deployed: Site, tmp_path: Path
+) -> None:
+    deployed.git("branch", "-q", "dev")
+    deployed.worktree = tmp_path / "linked"
+    run("git", "worktree", "add", "-q", str(deployed.worktree), "dev", cwd=deployed.clone)
+    deployed.publish("two")
+    pull = deployed.pull("origin", "main")
+    assert "dev is checked out, but only main deploys" in pull.stderr
+    assert deployed.page() == "one"
+
+
+def test_worktrees_share_one_state(anywhere: Site) -> None:
+    folders = anywhere.clone.parent.rglob("mirage-hooks/host.toml")
+    assert [path.parent for path in folders] == [anywhere.state.folder]
+
+
 def test_the_first_pull_after_install_boots_the_guest(site: Site) -> None:
     site.install()
     site.publish("two")
@@ -229,3 +268,68 @@ def test_a_guest_named_at_install_needs_no_manifest(site: Site) -> None:
     )
     site.command("deploy")
     assert site.page() == "one"
+
+
+# A pause.
+
+
+def test_a_pull_deploys_nothing_while_paused_and_says_why(deployed: Site) -> None:
+    deployed.command("pause", "moving the disks")
+    deployed.publish("two")
+    pull = deployed.pull()
+    assert deployed.page() == "one"
+    said = (
+        r"^mirage-hooks: paused since \S+ by \S+: moving the disks; "
+        r"`mirage-hooks resume` ends that$"
+    )
+    assert re.search(said, pull.stderr, re.M)
+    assert deployed.outcomes() == ["healthy"]
+
+
+def test_a_pause_is_logged_and_ends_as_done(deployed: Site) -> None:
+    deployed.command("pause", "moving the disks")
+    deployed.publish("two")
+    deployed.pull()
+    events = list(journal.read(str(deployed.state.events)))[-2:]
+    assert [event["event"] for event in events] == ["converge.paused", "converge.finished"]
+    assert events[1]["exit_code"] == 0
+
+
+def test_a_pull_that_changes_nothing_that_runs_stays_silent_while_paused(deployed: Site) -> None:
+    deployed.command("pause", "moving the disks")
+    (deployed.upstream / "note.txt").write_text("note\n")
+    deployed.commit("a note")
+    assert "paused" not in deployed.pull().stderr
+
+
+def test_every_pull_says_that_it_is_paused_also_after_a_deploy_by_hand(deployed: Site) -> None:
+    deployed.command("pause", "moving the disks")
+    deployed.publish("two")
+    deployed.pull()
+    deployed.command("deploy")
+    deployed.publish("three")
+    assert "moving the disks" in deployed.pull().stderr
+    assert deployed.page() == "two"
+    deployed.publish("four")
+    assert "moving the disks" in deployed.pull().stderr
+
+
+def test_a_rebase_deploys_nothing_while_paused(deployed: Site) -> None:
+    deployed.command("pause", "moving the disks")
+    commit_locally(deployed)
+    deployed.publish("two")
+    assert "moving the disks" in deployed.pull("--rebase").stderr
+    assert deployed.page() == "one"
+
+
+# What runs here.
+
+
+def test_a_pull_leaves_alone_what_the_host_does_not_choose(installed: Site) -> None:
+    installed.tell_host(guests=["www"])
+    installed.tables = '[guest.broken]\ntarget = "xen"\nimage = "nothing"\n'
+    installed.publish("two")
+    pull = installed.pull()
+    assert installed.page() == "two"
+    assert "broken" not in pull.stderr
+    assert pull.stderr.endswith("done: www runs as it should\n")

@@ -41,6 +41,7 @@ def hook_of(site: Site, hook: str = "post-merge") -> Path:
 def do(site: Site, command: str) -> None:
     """Do what a finding says, as its reader would: paste it into a shell."""
     path = f"{COMMAND.parent}:{os.environ['PATH']}"
+    command = command.removeprefix("run: ")
     subprocess.run(
         ["sh", "-ec", command], cwd=site.clone, env={**os.environ, "PATH": path}, check=True
     )
@@ -183,6 +184,13 @@ def test_a_hook_that_is_not_executable_is_mended_as_it_says(installed: Site) -> 
     assert broken(installed) == {}
 
 
+def test_a_bare_repository_with_an_installation_is_well(site: Site, tmp_path: Path) -> None:
+    run("git", "clone", "-q", "--bare", str(site.upstream), "bare.git", cwd=tmp_path)
+    site.clone = tmp_path / "bare.git"
+    site.install()
+    assert broken(site) == {}
+
+
 def test_what_mends_a_hook_can_be_pasted_whatever_the_clone_is_called(
     site: Site, tmp_path: Path
 ) -> None:
@@ -243,6 +251,22 @@ def test_hooks_that_git_looks_for_elsewhere_are_mended_as_it_says(
     assert broken(installed) == {}
 
 
+def test_a_relative_path_that_only_pulls_find_hooks_by_is_found(site: Site) -> None:
+    site.git("config", "core.hooksPath", ".git/our-hooks")
+    site.install()
+    assert broken(site) == {"core.hooksPath": "warning"}
+
+
+def test_a_relative_path_is_mended_for_pushes_as_it_says(site: Site) -> None:
+    site.git("config", "receive.denyCurrentBranch", "updateInstead")
+    site.git("config", "core.hooksPath", ".git/our-hooks")
+    site.install()
+    do(site, examine(site)["core.hooksPath"]["mend"])
+    site.publish("two")
+    site.push()
+    assert (broken(site), site.page()) == ({}, "two")
+
+
 # Whose the state is.
 
 
@@ -258,15 +282,21 @@ def test_a_state_folder_of_another_user_says_who_has_to_run_this(installed: Site
     assert "as that user" in examine(installed)["state folder"]["mend"]
 
 
-@pytest.mark.parametrize("mode", [0o770, 0o702])
-def test_a_state_folder_that_others_may_write_is_found(installed: Site, mode: int) -> None:
-    installed.state.folder.chmod(mode)
+def test_a_state_folder_that_everybody_may_write_is_found(installed: Site) -> None:
+    installed.state.folder.chmod(0o702)
+    assert broken(installed) == {"state folder": "failed"}
+
+
+@as_root
+def test_a_state_folder_that_a_group_may_write_is_found(installed: Site) -> None:
+    shutil.chown(installed.state.folder, group="games")
+    installed.state.folder.chmod(0o770)
     assert broken(installed) == {"state folder": "failed"}
 
 
 def test_a_state_folder_that_others_may_write_is_mended_as_it_says(installed: Site) -> None:
     installed.state.folder.chmod(0o777)
-    do(installed, examine(installed)["state folder"]["mend"].removeprefix("run: "))
+    do(installed, examine(installed)["state folder"]["mend"])
     assert broken(installed) == {}
 
 
@@ -365,6 +395,58 @@ def test_guests_that_root_would_have_to_run_are_found(site: Site) -> None:
     assert "user" in examine(site)["guests"]["mend"]
 
 
+def test_a_chosen_guest_that_is_not_there_is_found(installed: Site) -> None:
+    installed.tell_host(guests=["www", "wwww"])
+    assert broken(installed) == {"guest wwww": "warning"}
+
+
+def test_a_choice_of_no_guest_is_found_to_be_meant(installed: Site) -> None:
+    installed.tell_host(guests=[])
+    assert broken(installed) == {}
+    assert (
+        examine(installed)["guests"]["finding"] == "none is to run here: guests = [] in host.toml"
+    )
+
+
+def test_secrets_of_a_guest_that_is_not_there_are_found(installed: Site) -> None:
+    installed.hide("--hello=hunter22", guest="wwww")
+    assert broken(installed) == {"secrets of wwww": "warning"}
+
+
+def test_secrets_that_are_as_they_should_be_are_listed(installed: Site) -> None:
+    installed.hide("--hello=hunter22")
+    assert broken(installed) == {}
+    assert "secrets of www" in examine(installed)
+
+
+def test_secrets_that_cannot_be_read_are_found_and_mended(installed: Site) -> None:
+    installed.hide("--hello=hunter22").chmod(0o644)
+    assert broken(installed) == {"secrets of www": "failed"}
+    do(installed, examine(installed)["secrets of www"]["mend"].removeprefix("run: "))
+    assert broken(installed) == {}
+
+
+# A pause.
+
+
+def test_a_pause_is_found_and_mended(installed: Site) -> None:
+    installed.command("pause", "moving the disks")
+    found = examine(installed)["pause"]
+    assert (found["level"], "moving the disks: pulls deploy" in found["finding"]) == (
+        "warning",
+        True,
+    )
+    do(installed, found["mend"])
+    assert "pause" not in examine(installed)
+
+
+def test_a_damaged_pause_is_found_and_mended(installed: Site) -> None:
+    (installed.state.folder / "paused").write_text("{")
+    assert broken(installed) == {"pause": "failed"}
+    do(installed, "mirage-hooks resume")
+    assert broken(installed) == {}
+
+
 # The host.
 
 
@@ -434,7 +516,7 @@ def test_every_finding_that_is_not_well_says_how_to_mend_it(site: Site) -> None:
     site.git("checkout", "-q", "-b", "other")
     site.git("branch", "-q", "--unset-upstream", "main")
     site.state.folder.chmod(0o777)
-    for breakage, hook in zip((delete, damage), HOOKS, strict=True):
+    for breakage, hook in zip((delete, damage), HOOKS[:2], strict=True):
         breakage(hook_of(site, hook))
     found = [one for one in examine(site).values() if one["level"] != "ok"]
     assert [one["subject"] for one in found if not one["mend"]] == []

@@ -42,6 +42,9 @@ FAKE_INTERPRETER = """\
 printf '%s\\n' "$@" >"$NOTES"
 """
 
+# What the hook of a clone runs it with, before git's own arguments.
+RUN = ["-I", ".git/hooks/post-merge", ".git/hooks/../mirage-hooks"]
+
 
 def make_fake_interpreter(path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -49,12 +52,12 @@ def make_fake_interpreter(path: Path) -> None:
     path.chmod(0o755)
 
 
-def drop(folder: Path, python: str, hook: str = "post-merge") -> None:
+def drop(folder: Path, python: str, hook: str = "post-merge", state: Path | None = None) -> None:
     """Drop a hook into a folder that looks enough like a clone for it."""
     (folder / ".git" / "hooks").mkdir(parents=True)
     (folder / ".git" / "HEAD").write_text("ref: refs/heads/main\n")
     path = folder / ".git" / "hooks" / hook
-    path.write_bytes(hookfile.render(hook, python))
+    path.write_bytes(hookfile.render(hook, python, state))
     path.chmod(0o755)
 
 
@@ -92,9 +95,10 @@ def test_a_hook_is_valid_sh_as_far_as_sh_reads(hook: str, path: str) -> None:
 
 
 @pytest.mark.parametrize("hook", HOOKS)
-def test_sh_reads_no_further_than_to_the_exec_of_the_interpreter(hook: str) -> None:
+def test_sh_reads_no_further_than_to_the_run_of_the_interpreter(hook: str) -> None:
     last = hookfile.render(hook, PATHS[0]).partition(b"\n':'''\n")[0].splitlines()[-1]
-    assert last == b'exec "$python" -I "$0" "$@"'
+    blocks = hookfile.HOOKS[hook].blocks
+    assert last == (b"exit $?" if blocks else b'exec "$python" -I "$0" "$state" "$@"')
 
 
 @pytest.mark.parametrize("hook", HOOKS)
@@ -114,7 +118,7 @@ def test_sh_runs_the_interpreter(tmp_path: Path, path: str) -> None:
     python = f"{tmp_path}{path}"
     make_fake_interpreter(Path(python))
     drop(tmp_path, python)
-    assert arguments_of_interpreter(tmp_path, "0") == ["-I", ".git/hooks/post-merge", "0"]
+    assert arguments_of_interpreter(tmp_path, "0") == [*RUN, "0"]
 
 
 @given(st.lists(COMPONENTS, min_size=1, max_size=12))
@@ -133,7 +137,7 @@ def test_every_path_is_refused_or_run(components: list[str]) -> None:
         compile(hook.read_bytes(), "hook", "exec")
         assert hookfile.interpreter(hook) == python
         make_fake_interpreter(Path(python))
-        assert arguments_of_interpreter(folder, "0") == ["-I", ".git/hooks/post-merge", "0"]
+        assert arguments_of_interpreter(folder, "0") == [*RUN, "0"]
 
 
 @pytest.mark.parametrize("path", ["/opt/a\\b/python", "/opt/a\nb/python", "/opt/'''/python"])
@@ -145,6 +149,100 @@ def test_a_path_that_cannot_stand_in_both_languages_is_refused(path: str) -> Non
 def test_a_path_that_is_not_utf8_is_refused() -> None:
     with pytest.raises(HostError, match="not UTF-8"):
         hookfile.render("post-merge", os.fsdecode(b"/opt/\xff/python"))
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_sh_hands_on_a_state_folder_of_any_name(tmp_path: Path, path: str) -> None:
+    make_fake_interpreter(tmp_path / "python")
+    drop(tmp_path, str(tmp_path / "python"), state=Path(path))
+    assert arguments_of_interpreter(tmp_path)[2] == path
+
+
+@pytest.mark.parametrize("path", ["/srv/a\\b", "/srv/a\nb"])
+def test_a_state_folder_that_cannot_stand_in_both_languages_is_refused(path: str) -> None:
+    with pytest.raises(HostError, match="cannot stand in a hook"):
+        hookfile.render("post-merge", "/usr/bin/python3", Path(path))
+
+
+# Whatever git, or whoever runs a hook, gives it.
+
+# What a process can be given: arguments without NUL, and on standard input anything but that.
+BYTES = st.binary(max_size=60).map(lambda data: data.replace(b"\0", b""))
+LINES = st.one_of(
+    st.sampled_from(
+        [
+            b"",
+            b"END\n",
+            b"$(touch broken) `touch broken` \\\\ * ~\n",
+            b"0" * 40 + b" " + b"1" * 40 + b" refs/heads/main\n",
+            b"1" * 40 + b" " + b"0" * 40 + b" refs/heads/main\n",
+            b"refs/heads/x " + b"1" * 40 + b" refs/heads/main " + b"2" * 40 + b"\n",
+            b"(delete) " + b"0" * 40 + b" refs/heads/main " + b"2" * 40,
+            b"-n -e %s%n %d\n",
+            b"\n\n\n",
+        ]
+    ),
+    BYTES,
+)
+INPUTS = st.lists(LINES, max_size=5).map(b"".join)
+
+# Stand-ins: the hook that was here before, and an interpreter, each note what they were given.
+NOTING = """\
+#!/bin/sh
+{ printf '%s\\0' "$@"; cat; } >"${0##*/}.notes"
+exit 0
+"""
+
+
+@pytest.mark.parametrize("hook", HOOKS)
+@given(arguments=st.lists(BYTES, max_size=4), given_input=INPUTS)
+@example(arguments=[b"0"], given_input=b"")
+@settings(deadline=None, database=None, max_examples=25)
+def test_a_hook_hands_on_whatever_it_is_given(
+    hook: str, arguments: list[bytes], given_input: bytes
+) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        drop(folder, str(folder / "python"), hook)
+        for path in (folder / "python", folder / ".git" / "hooks" / f"{hook}.kept"):
+            path.write_text(NOTING)
+            path.chmod(0o755)
+        done = subprocess.run(
+            [os.fsencode(f".git/hooks/{hook}"), *arguments],
+            cwd=folder,
+            input=given_input,
+            capture_output=True,
+            timeout=30,
+            check=False,
+        )
+        assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+        given_arguments = b"".join(one + b"\0" for one in arguments) or b"\0"
+        reads = hookfile.HOOKS[hook].reads
+        noted = (folder / f"{hook}.kept.notes").read_bytes()
+        assert noted == given_arguments + (given_input if reads else noted[len(given_arguments) :])
+        assert not (folder / "broken").exists()
+        if (folder / "python.notes").exists():
+            ran = [b"-I", f".git/hooks/{hook}".encode(), b".git/hooks/../mirage-hooks", *arguments]
+            noted = (folder / "python.notes").read_bytes()
+            assert noted.startswith(b"".join(one + b"\0" for one in ran))
+
+
+@pytest.mark.parametrize("hook", ["post-receive", "pre-push"])
+@pytest.mark.parametrize("text", ["", "garbage", "END", "a b", "a 00000 c", "x y z"])
+def test_a_hook_that_is_told_nothing_of_a_branch_asks_python_at_most(
+    tmp_path: Path, hook: str, text: str
+) -> None:
+    make_fake_interpreter(tmp_path / "python")
+    drop(tmp_path, str(tmp_path / "python"), hook)
+    done = subprocess.run(
+        [f".git/hooks/{hook}", "origin", "url"],
+        cwd=tmp_path,
+        env={**os.environ, "NOTES": str(tmp_path / "notes")},
+        input=text.encode(),
+        capture_output=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
 
 
 # What is ours.
@@ -245,7 +343,8 @@ def test_a_vanished_interpreter_is_told_in_one_line(site: Site) -> None:
     done = pull_with_interpreter(site, "/opt/gone for good/bin/python")
     assert (done.stdout, done.stderr) == (
         "",
-        "mirage-hooks: nothing was deployed: /opt/gone for good/bin/python is gone; "
+        "mirage-hooks: nothing was deployed: /opt/gone for good/bin/python is gone, "
+        "or out of this user's reach; "
         "install mirage-hooks again, then run: mirage-hooks install\n",
     )
 

@@ -12,7 +12,10 @@ import pytest
 
 from support import COMMAND, Site, free_port, monitors_of, wait_for
 
-STATUS_KEYS = ["repository", "branch", "commit", "behind", "last_fetch", "converging", "problem"]
+STATUS_KEYS = [
+    *["repository", "branch", "commit", "behind", "last_fetch"],
+    *["converging", "paused", "problem"],
+]
 GUEST_KEYS = [
     *["guest", "target", "image", "commit", "generation", "since", "address"],
     *["health", "restarts", "intent", "pid"],
@@ -20,7 +23,7 @@ GUEST_KEYS = [
 HISTORY_KEYS = [
     *["guest", "generation", "booted", "image", "commit", "origin", "outcome", "reason"],
     *["healthy_at", "ended_at", "exit", "restarts", "digest", "path", "arguments"],
-    *["observed", "converge"],
+    *["observed", "converge", "collected"],
 ]
 MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00")
 
@@ -205,6 +208,22 @@ def test_status_shows_a_guest_that_is_being_checked(installed: Site) -> None:
 
 def test_status_has_these_keys(deployed: Site) -> None:
     assert list(status(deployed)) == [*STATUS_KEYS, "guests"]
+
+
+def test_status_shows_no_pause_where_there_is_none(deployed: Site) -> None:
+    assert status(deployed)["paused"] is None
+    assert "paused" not in deployed.command("status").stdout
+
+
+def test_status_shows_a_pause(deployed: Site) -> None:
+    deployed.command("pause", "moving the disks")
+    paused = status(deployed)["paused"]
+    assert (list(paused), paused["why"]) == (["why", "since", "by"], "moving the disks")
+    assert MOMENT.fullmatch(paused["since"])
+    assert (
+        f"\npaused since {paused['since']} by {paused['by']}: moving the disks; "
+        "`mirage-hooks resume` ends that\n"
+    ) in deployed.command("status").stdout
 
 
 def test_status_has_these_keys_for_a_guest_that_runs(deployed: Site) -> None:

@@ -1,4 +1,4 @@
-"""`mirage-hooks install` and `uninstall`: what is put into a clone, and taken out again."""
+"""`mirage-hooks install` and `uninstall`: what is put into a repository, and taken out again."""
 
 import os
 import pwd
@@ -12,13 +12,14 @@ import pytest
 import tomlkit
 
 from mirage_hooks.boot.process import ProcessId
-from mirage_hooks.boot.record import Phase
+from mirage_hooks.boot.record import Phase, State
+from mirage_hooks.installer import hookfile
 from support import COMMAND, USER, Site, monitors_of, run
 
 # A user that guests can run as: anybody for root, oneself for others.
 SOMEBODY = USER or pwd.getpwuid(os.geteuid()).pw_name
 
-HOOKS = ("post-merge", "post-rewrite")
+HOOKS = tuple(hookfile.HOOKS)
 
 # A hook as somebody else may have put one there: it notes how, and with what, it was run.
 FOREIGN = """\
@@ -93,8 +94,8 @@ def test_install_keeps_its_files_private_whatever_the_umask(site: Site, umask: i
 
 def test_install_says_what_it_wrote(site: Site) -> None:
     said = site.install().stdout
-    written = [hook_of(site, "post-merge"), hook_of(site, "post-rewrite"), site.state.host_file]
-    assert [f"{path}: written" in said for path in written] == [True, True, True]
+    written = [*(hook_of(site, hook) for hook in HOOKS), site.state.host_file]
+    assert [path for path in written if f"{path}: written" not in said] == []
 
 
 def test_install_boots_nothing(site: Site) -> None:
@@ -163,7 +164,7 @@ def test_a_second_install_changes_no_byte(site: Site) -> None:
 
 def test_a_second_install_says_that_all_is_as_it_should_be(site: Site) -> None:
     site.install()
-    assert site.install().stdout.count("is as it should be") == 3
+    assert site.install().stdout.count("is as it should be") == len(HOOKS) + 1
 
 
 def test_a_second_install_touches_no_running_guest(deployed: Site) -> None:
@@ -209,8 +210,9 @@ def test_install_keeps_what_the_operator_wrote_into_the_host_file(site: Site) ->
     site.install()
     edited = (
         "# ours, see the wiki\n"
-        'branch   =   "main"   # the one that is reviewed\n\n'
+        'branch   =   "main"   # the one that is reviewed\nguests = [ "www" ] # not mail\n\n'
         '[limits]\nmemory = 64 # MiB\ntargets = ["unix"]\n\n'
+        '[secrets.www]\nargs_file = "/etc/mirage/www.args"\n\n'
         '[guest.www]\n# the page\nargs = ["--port=80"]\n'
     )
     site.state.host_file.write_text(edited)
@@ -229,7 +231,7 @@ def test_install_changes_the_branch_and_nothing_else_of_the_host_file(site: Site
 
 def test_install_says_which_branch_deploys(site: Site) -> None:
     site.git("branch", "stage")
-    assert "a pull of stage deploys" in site.install("--branch", "stage").stdout
+    assert "a pull or a push of stage deploys" in site.install("--branch", "stage").stdout
 
 
 def test_install_without_a_branch_keeps_the_one_that_deploys(site: Site) -> None:
@@ -325,7 +327,7 @@ def test_install_refuses_a_guest_that_cannot_be_named_so(site: Site, name: str) 
 
 
 @pytest.mark.parametrize("hook", HOOKS)
-def test_a_foreign_hook_is_kept_as_legacy(site: Site, hook: str) -> None:
+def test_a_foreign_hook_is_kept(site: Site, hook: str) -> None:
     add_foreign_hook(hook_of(site, hook))
     site.install()
     assert hook_of(site, f"{hook}.legacy").read_text() == FOREIGN
@@ -393,7 +395,7 @@ def test_a_second_install_leaves_a_kept_hook_as_it_is(site: Site) -> None:
 @pytest.mark.parametrize("hook", HOOKS)
 def test_install_changes_nothing_where_a_kept_hook_is_in_the_way(site: Site, hook: str) -> None:
     add_foreign_hook(hook_of(site, hook))
-    add_foreign_hook(hook_of(site, f"{hook}.legacy"))
+    hook_of(site, f"{hook}.legacy").write_text("#!/bin/sh\nexit 0\n")
     before = tree(site.clone / ".git")
     site.command("install", check=False)
     assert tree(site.clone / ".git") == before
@@ -401,8 +403,75 @@ def test_install_changes_nothing_where_a_kept_hook_is_in_the_way(site: Site, hoo
 
 def test_install_says_that_a_kept_hook_is_in_the_way(site: Site) -> None:
     add_foreign_hook(hook_of(site))
-    add_foreign_hook(hook_of(site, "post-merge.legacy"))
+    hook_of(site, "post-merge.legacy").write_text("#!/bin/sh\nexit 0\n")
     assert_refused(site.command("install", check=False), 3)
+
+
+# Every kind of repository.
+
+
+@pytest.fixture
+def bare(site: Site, tmp_path: Path) -> Path:
+    """A bare repository with the same branch."""
+    run("git", "clone", "-q", "--bare", str(site.upstream), "bare.git", cwd=tmp_path)
+    return tmp_path / "bare.git"
+
+
+@pytest.fixture
+def linked(site: Site, tmp_path: Path) -> Path:
+    """A linked worktree of the clone."""
+    site.git("worktree", "add", "-q", "-b", "other", str(tmp_path / "linked"))
+    return tmp_path / "linked"
+
+
+@pytest.mark.parametrize("hook", HOOKS)
+def test_install_drops_hooks_into_a_bare_repository(bare: Path, hook: str) -> None:
+    run(COMMAND, "install", cwd=bare)
+    assert mode_of(bare / "hooks" / hook) == 0o755
+
+
+def test_install_into_a_bare_repository_takes_the_branch_of_its_head(bare: Path) -> None:
+    run(COMMAND, "install", cwd=bare)
+    assert tomlkit.parse(State(bare).host_file.read_text())["branch"] == "main"
+
+
+def test_install_takes_an_empty_bare_repository(tmp_path: Path) -> None:
+    run("git", "init", "-q", "--bare", "empty.git", cwd=tmp_path)
+    assert "main deploys" in run(COMMAND, "install", cwd=tmp_path / "empty.git").stdout
+
+
+def test_install_makes_an_empty_trigger_that_others_cannot_write(bare: Path) -> None:
+    run(COMMAND, "install", cwd=bare)
+    trigger = State(bare).trigger
+    assert (trigger.read_bytes(), mode_of(trigger)) == (b"", 0o600)
+
+
+def test_install_leaves_a_trigger_as_it_was_given_to_those_who_push(bare: Path) -> None:
+    run(COMMAND, "install", cwd=bare)
+    State(bare).trigger.chmod(0o620)
+    run(COMMAND, "install", cwd=bare)
+    assert mode_of(State(bare).trigger) == 0o620
+
+
+def test_install_in_a_linked_worktree_serves_the_whole_repository(site: Site, linked: Path) -> None:
+    run(COMMAND, "install", "--branch", "main", cwd=linked)
+    assert (site.state.host_file.exists(), hook_of(site).exists()) == (True, True)
+
+
+def test_uninstall_in_a_linked_worktree_leaves_every_byte_as_it_was(
+    site: Site, linked: Path
+) -> None:
+    before = tree(site.clone / ".git")
+    run(COMMAND, "install", cwd=linked)
+    run(COMMAND, "uninstall", "--yes", cwd=linked)
+    assert tree(site.clone / ".git") == before
+
+
+def test_uninstall_leaves_every_byte_of_a_bare_repository_as_it_was(bare: Path) -> None:
+    before = tree(bare)
+    run(COMMAND, "install", cwd=bare)
+    run(COMMAND, "uninstall", "--yes", cwd=bare)
+    assert tree(bare) == before
 
 
 # Where it cannot be installed.
@@ -425,21 +494,11 @@ def test_install_refuses_a_folder_that_does_not_exist(tmp_path: Path) -> None:
     assert_refused(run(COMMAND, "install", "nowhere", cwd=tmp_path, check=False), 4)
 
 
-def test_install_refuses_a_bare_repository(site: Site, tmp_path: Path) -> None:
-    run("git", "clone", "-q", "--bare", str(site.upstream), "bare.git", cwd=tmp_path)
-    refused_unchanged(tmp_path / "bare.git", tmp_path / "bare.git")
-
-
 def test_install_refuses_a_submodule(site: Site, tmp_path: Path) -> None:
     run("git", "init", "-q", "super", cwd=tmp_path)
     add = ("submodule", "add", "-q", str(site.upstream), "sub")
     run("git", "-c", "protocol.file.allow=always", *add, cwd=tmp_path / "super")
     refused_unchanged(tmp_path / "super" / "sub", tmp_path / "super" / ".git")
-
-
-def test_install_refuses_a_linked_worktree(site: Site, tmp_path: Path) -> None:
-    site.git("worktree", "add", "-q", "-b", "other", str(tmp_path / "linked"))
-    refused_unchanged(tmp_path / "linked", site.clone / ".git")
 
 
 @pytest.mark.parametrize("key", ["core.hooksPath", "core.hookspath", "CORE.HooksPath"])
@@ -507,10 +566,10 @@ def test_uninstall_keeps_a_hook_that_came_into_the_folder_it_made(site: Site) ->
     shutil.rmtree(site.clone / ".git" / "hooks")
     before = tree(site.clone / ".git")
     site.install()
-    add_foreign_hook(hook_of(site, "pre-push"))
+    add_foreign_hook(hook_of(site, "pre-commit"))
     after = {
         "hooks": (hook_of(site).parent.stat().st_mode, b""),
-        "hooks/pre-push": (hook_of(site, "pre-push").stat().st_mode, FOREIGN.encode()),
+        "hooks/pre-commit": (hook_of(site, "pre-commit").stat().st_mode, FOREIGN.encode()),
     }
     site.command("uninstall", "--yes", check=False)
     assert tree(site.clone / ".git") == before | after
@@ -549,8 +608,8 @@ def foreign_dangling_link(path: Path) -> None:
     ],
 )
 def test_uninstall_puts_a_foreign_hook_back(site: Site, put: Callable[[Path], None]) -> None:
-    put(hook_of(site))
-    put(hook_of(site, "post-rewrite"))
+    for hook in HOOKS:
+        put(hook_of(site, hook))
     before = tree(site.clone / ".git")
     site.install()
     site.command("uninstall", "--yes")
@@ -573,11 +632,41 @@ def test_uninstall_leaves_a_hook_alone_that_took_the_place_of_ours(site: Site) -
     assert hook_of(site).read_text() == FOREIGN
 
 
+ODD_CONFIGURATIONS = {
+    "a comment at its end": "# a comment\n",
+    "no newline at its end": "[a]\n\tb = c",
+    "refs hidden already": "[transfer]\n\thideRefs = refs/other\n[z]\n\ty = 1\n",
+    "a section with a comment alone": "[transfer]\n\t# fsckObjects = true\n",
+    "ours hidden already": "[transfer]\n\thideRefs = refs/mirage-hooks\n",
+}
+
+
+@pytest.mark.parametrize("text", ODD_CONFIGURATIONS.values(), ids=ODD_CONFIGURATIONS)
+def test_uninstall_leaves_gits_configuration_as_it_was(site: Site, text: str) -> None:
+    config = site.clone / ".git" / "config"
+    config.write_text(before := config.read_text() + text)
+    site.install()
+    site.install()
+    site.command("uninstall", "--yes")
+    assert config.read_text() == before
+
+
+def test_pins_are_hidden_from_whoever_fetches(deployed: Site) -> None:
+    assert deployed.git("for-each-ref", "refs/mirage-hooks").stdout != ""
+    assert "mirage-hooks" not in run("git", "ls-remote", ".", cwd=deployed.clone).stdout
+
+
+def test_uninstall_that_keeps_the_state_keeps_what_it_can_go_back_to(deployed: Site) -> None:
+    deployed.command("uninstall", "--yes", "--stop", "--keep-state")
+    assert deployed.git("for-each-ref", "refs/mirage-hooks").stdout != ""
+    assert "mirage-hooks" not in run("git", "ls-remote", ".", cwd=deployed.clone).stdout
+
+
 def test_uninstall_says_what_it_removed(site: Site) -> None:
     site.install()
     said = site.command("uninstall", "--yes").stdout
-    removed = [hook_of(site), hook_of(site, "post-rewrite"), site.state.folder]
-    assert [f"{path}: removed" in said for path in removed] == [True, True, True]
+    removed = [*(hook_of(site, hook) for hook in HOOKS), site.state.folder]
+    assert [path for path in removed if f"{path}: removed" not in said] == []
 
 
 def test_uninstall_without_anybody_to_ask_wants_yes(site: Site) -> None:
@@ -649,7 +738,7 @@ def test_uninstall_may_leave_the_guests_running(deployed: Site) -> None:
 
 def test_uninstall_that_leaves_guests_running_removes_the_hooks(deployed: Site) -> None:
     deployed.command("uninstall", "--yes", "--leave-running")
-    assert [hook_of(deployed, hook).exists() for hook in HOOKS] == [False, False]
+    assert [hook for hook in HOOKS if hook_of(deployed, hook).exists()] == []
 
 
 def test_a_pull_deploys_nothing_after_an_uninstall_that_left_guests_running(
@@ -682,7 +771,7 @@ def test_uninstall_may_keep_the_state(deployed: Site) -> None:
 def test_uninstall_that_keeps_the_state_removes_the_hooks(site: Site) -> None:
     site.install()
     site.command("uninstall", "--yes", "--keep-state")
-    assert [hook_of(site, hook).exists() for hook in HOOKS] == [False, False]
+    assert [hook for hook in HOOKS if hook_of(site, hook).exists()] == []
 
 
 def test_uninstall_that_keeps_the_state_records_that_the_guest_ended(deployed: Site) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from mirage_hooks.boot import lock
 from mirage_hooks.boot.plan import Known
 from mirage_hooks.boot.record import Phase
 from mirage_hooks.boot.survey import look
@@ -634,6 +635,10 @@ def test_an_unknown_guest_beside_a_known_one_changes_nothing(deployed: Site, com
         ("rollback", "www", "--to", "first"),
         ("deploy", "www"),
         ("plan", "--colour"),
+        ("pause",),
+        ("pause", " "),
+        ("pause", "two\nlines"),
+        ("resume", "www"),
     ],
 )
 def test_a_command_that_is_given_wrongly_ends_with_2(
@@ -652,6 +657,8 @@ def test_a_command_that_is_given_wrongly_ends_with_2(
         ("stop", "--all"),
         ("start", "www"),
         ("rollback", "www"),
+        ("pause", "why"),
+        ("resume",),
     ],
 )
 def test_a_command_in_a_clone_without_an_installation_ends_with_4(
@@ -664,6 +671,123 @@ def test_a_command_in_a_clone_without_an_installation_ends_with_4(
 def test_a_command_in_a_clone_without_an_installation_leaves_no_file(site: Site) -> None:
     site.command("deploy", check=False)
     assert not site.state.folder.exists()
+
+
+# What the host chooses.
+
+
+def test_a_guest_that_is_not_chosen_any_more_is_stopped(with_dns: Site) -> None:
+    with_dns.tell_host(guests=["www"])
+    said = with_dns.command("deploy").stdout
+    assert "dns: generation 1 stopped: not among this host's guests\n" in said
+    assert (with_dns.live("dns"), with_dns.page()) == (None, "one")
+
+
+def test_a_guest_that_is_chosen_again_is_booted(with_dns: Site) -> None:
+    with_dns.tell_host(guests=["www"])
+    with_dns.command("deploy")
+    with_dns.tell_host(guests=["dns", "www"])
+    with_dns.command("deploy")
+    assert with_dns.live("dns") is not None
+
+
+def test_a_choice_of_none_stops_every_guest(with_dns: Site) -> None:
+    with_dns.tell_host(guests=[])
+    done = with_dns.command("deploy")
+    assert (with_dns.live("dns"), with_dns.live("www")) == (None, None)
+    assert done.stdout.endswith("done: no guest is to run here: guests = [] in host.toml\n")
+
+
+def test_a_plan_says_that_none_is_chosen(installed: Site) -> None:
+    installed.tell_host(guests=[])
+    assert "no guest is to run here: guests = [] in host.toml" in installed.command("plan").stdout
+
+
+def test_a_chosen_guest_that_is_not_there_is_noticed_and_no_fault(with_dns: Site) -> None:
+    with_dns.tell_host(guests=["dns", "www"])
+    with_dns.tables = ""
+    with_dns.publish()
+    pull = with_dns.pull()
+    notice = "dns: among `guests` in host.toml, but the repository has no such guest"
+    assert notice in pull.stderr
+    assert (with_dns.live("dns"), with_dns.page()) == (None, "one")
+    assert code_of(with_dns, "deploy") == 0
+
+
+# pause and resume.
+
+
+def test_a_pause_says_what_it_does(installed: Site) -> None:
+    said = installed.command("pause", "moving the disks").stdout
+    assert said == "pulls deploy nothing until `mirage-hooks resume`\n"
+
+
+def test_what_is_asked_by_hand_is_done_while_paused(deployed: Site) -> None:
+    deployed.publish("two")
+    fetch_quietly(deployed)
+    deployed.command("pause", "moving the disks")
+    deployed.command("deploy")
+    assert deployed.page() == "two"
+
+
+def test_a_second_pause_gives_another_reason(installed: Site) -> None:
+    installed.command("pause", "moving the disks")
+    installed.command("pause", "still moving")
+    pause = installed.state.pause()
+    assert pause is not None
+    assert pause.why == "still moving"
+
+
+def test_a_resume_deploys_what_was_held_back(deployed: Site) -> None:
+    deployed.command("pause", "moving the disks")
+    deployed.publish("two")
+    deployed.pull()
+    done = deployed.command("resume")
+    assert (deployed.page(), deployed.state.pause()) == ("two", None)
+    assert done.stdout.endswith("done: www runs as it should\n")
+    assert deployed.state.generations("www")[-1].origin == "resume"
+
+
+def test_a_resume_ends_as_its_deploy_does(deployed: Site) -> None:
+    deployed.command("pause", "moving the disks")
+    deployed.args = ["--exit=3"]
+    deployed.publish()
+    deployed.pull()
+    assert code_of(deployed, "resume") == 1
+    assert deployed.state.pause() is None
+
+
+def test_a_resume_without_a_pause_says_so_and_does_nothing(deployed: Site) -> None:
+    deployed.publish("two")
+    fetch_quietly(deployed)
+    done = deployed.command("resume")
+    assert (done.stdout, deployed.page()) == ("nothing is paused\n", "one")
+
+
+def test_a_pause_lets_a_deploy_end_that_is_going_on(deployed: Site) -> None:
+    deployed.args = ["--delay=1500"]
+    deployed.publish("two")
+    fetch_quietly(deployed)
+    with subprocess.Popen(
+        [COMMAND, "deploy"], cwd=deployed.clone, stdout=subprocess.DEVNULL
+    ) as deploy:
+        wait_for(lambda: len(deployed.outcomes()) == 2)
+        said = deployed.command("pause", "moving the disks").stdout
+        assert deploy.wait(60) == 0
+    assert re.search(r"\na deploy is going on, and is let end: deploy \(pid \d+, for \d+ s\)", said)
+    assert deployed.page() == "two"
+
+
+def test_a_pull_that_waited_when_the_pause_came_deploys_nothing(deployed: Site) -> None:
+    deployed.publish("two")
+    with lock.hold(deployed.state.lock, "a test", lambda _: None):
+        pull = subprocess.Popen(
+            ["git", "pull"], cwd=deployed.clone, stderr=subprocess.PIPE, text=True
+        )
+        wait_for(lambda: "converge.waiting" in deployed.state.events.read_text())
+        deployed.command("pause", "moving the disks")
+    _, said = pull.communicate(timeout=60)
+    assert ("moving the disks" in said, deployed.page()) == (True, "one")
 
 
 # Following a deploy, and two at once.

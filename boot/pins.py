@@ -1,0 +1,71 @@
+"""Refs that keep rollback candidates: without them a force-push and a gc would take the commits.
+
+They are this host's own, and hidden from whoever fetches from the repository or pushes to it.
+"""
+
+import os
+from collections.abc import Set
+from contextlib import suppress
+from pathlib import Path
+
+from mirage_hooks.boot.files import write_atomic
+from mirage_hooks.boot.repository import Repository
+
+_OURS = "refs/mirage-hooks"
+_FOLDER = f"{_OURS}/keep"
+_SECTION = "transfer"
+_HIDDEN = f"{_SECTION}.hideRefs"
+
+
+def update(repository: Repository, wanted: Set[str]) -> Set[str]:
+    """Pin the commits that are wanted and no others; return those that are gone already.
+
+    Raises RepositoryError.
+    """
+    pinned = {name.removeprefix(f"{_FOLDER}/") for name in repository.refs(_FOLDER)}
+    new = sorted(wanted - pinned)
+    there = set(repository.identify([f"{commit}^{{commit}}" for commit in new]).splitlines())
+    repository.update_refs(
+        [
+            *(f"create {_FOLDER}/{commit} {commit}" for commit in new if commit in there),
+            *(f"delete {_FOLDER}/{commit}" for commit in sorted(pinned - wanted)),
+        ]
+    )
+    return frozenset(new) - there
+
+
+def remove(repository: Repository) -> None:
+    """Drop every pin, and the folders git leaves behind. Raises RepositoryError."""
+    update(repository, frozenset())
+    for folder in ("", "logs"):
+        with suppress(OSError):  # none was made, or there is more in it
+            (repository.common_dir / folder / _OURS).rmdir()
+
+
+def hide(repository: Repository, note: Path) -> bool:
+    """Hide the pins from transfers; return whether that was still to do. Raises RepositoryError.
+
+    `note` is a file that remembers for `unhide` that it was us, and what git's configuration was.
+    """
+    if _OURS in repository.config_values(_HIDDEN):
+        return False
+    write_atomic(note, _configuration(repository).read_bytes())
+    repository.add_config(_HIDDEN, _OURS)
+    return True
+
+
+def unhide(repository: Repository, note: Path) -> None:
+    """Leave git's configuration as it was before `hide`. Raises RepositoryError."""
+    if not note.exists():
+        return  # it was somebody else's
+    before = note.read_bytes()
+    repository.remove_config(_HIDDEN, _OURS)
+    if f"[{_SECTION}".encode() not in before.lower():
+        repository.remove_empty_section(_SECTION)
+    path = _configuration(repository)
+    if path.read_bytes() == before + b"\n":  # git has ended a last line that was not
+        os.truncate(path, len(before))
+
+
+def _configuration(repository: Repository) -> Path:
+    return repository.common_dir / "config"

@@ -1,0 +1,46 @@
+"""`mirage-hooks gc`: remove what nothing can go back to any more."""
+
+import click
+
+from mirage_hooks.boot import collect, host, lock, manifest, survey
+from mirage_hooks.boot.artifact import mebibytes
+from mirage_hooks.boot.record import State
+from mirage_hooks.boot.secrets import Vault
+from mirage_hooks.boot.store import Store
+from mirage_hooks.installer.commands import context as shared
+
+
+@click.command()
+@click.pass_context
+def gc(context: click.Context) -> int:
+    """Remove images and generations that nothing goes back to any more, and leftovers.
+
+    Every deploy does that for the guests it changes; this does it for all, as after `keep` in the
+    host file was lowered. What is removed stays in the history.
+    """
+    repository = shared.repository(context)
+    state = State(repository.common_dir)
+    state.check_access()
+    host.load(state.host_file)
+    with lock.hold(state.lock, "gc", lambda holder: click.echo(f"waiting for {holder}", err=True)):
+        bound, _ = host.load(state.host_file)
+        store = Store(state.store, bound.limits.image << 20)
+        vault = Vault(state.secrets)
+        desired = manifest.read(repository.tip(bound.branch), bound, store, vault)
+        known = survey.look_at_all(state)
+        done = collect.collect(repository, state, store, bound.keep, known, desired, known)
+        collect.sweep(state, repository.common_dir, done)
+    kinds = {
+        "images": done.images,
+        "generations": done.generations,
+        "runs": done.runs,
+        "leftovers": done.leftovers,
+    }
+    removed = {kind: one for kind, one in kinds.items() if one.count}
+    for kind, one in removed.items():
+        click.echo(f"{kind}: {one.count} removed, {mebibytes(one.size)}")
+    if not removed:
+        click.echo("nothing to remove")
+    if done.gone:
+        click.echo(collect.say_gone(done.gone))
+    return 0
