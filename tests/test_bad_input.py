@@ -245,7 +245,7 @@ def test_somebody_elses_state_is_left_alone(deployed: Site) -> None:
     finally:
         os.chown(deployed.state.folder, 0, 0)
     assert deploy.returncode == 6
-    assert "belongs to user 12345" in pull.stderr
+    assert "the guests here are 12345's: a trigger is left" in pull.stderr
     assert "belongs to user 12345" in deploy.stderr
     assert deployed.page() == "one"
 

@@ -19,6 +19,7 @@ from random import Random
 
 import pytest
 
+from mirage_hooks.boot import history
 from support import Site, free_port, get, run
 
 SEED = 3
@@ -412,7 +413,7 @@ class Host:
 
     def boots(self, guest: str) -> list[Booted]:
         """Return image and arguments of each generation of a guest."""
-        generations = self.site.state.generations(guest)
+        generations = [past.generation for past in history.ever(self.site.state, guest)]
         return [(one.boot.image, one.boot.arguments) for one in generations]
 
     def pages(self) -> dict[str, str | None]:

@@ -363,22 +363,24 @@ def test_a_lost_host_file_is_mended_as_it_says(installed: Site) -> None:
     assert broken(installed) == {}
 
 
-def test_a_repository_without_guests_is_found(site: Site) -> None:
-    (site.upstream / "mirage-hooks.toml").unlink()
-    site.commit("no manifest")
+@pytest.fixture
+def empty(site: Site) -> Site:
+    """A clone that describes no guest, and holds none by convention."""
+    run("git", "rm", "-rq", "mirage-hooks.toml", "unix", cwd=site.upstream)
+    site.commit("nothing")
     site.pull()
     site.install()
-    assert broken(site) == {"guests": "warning"}
+    return site
 
 
-def test_a_repository_without_guests_is_mended_by_naming_one(site: Site) -> None:
-    (site.upstream / "mirage-hooks.toml").unlink()
-    site.commit("no manifest")
-    site.pull()
-    site.install()
-    assert "mirage-hooks install" in examine(site)["guests"]["mend"]
-    site.install("--guest=www", "--target=unix", "--image=unix/{latest}/www.unix")
-    assert broken(site) == {}
+def test_a_repository_without_guests_is_found(empty: Site) -> None:
+    assert broken(empty) == {"guests": "warning"}
+
+
+def test_a_repository_without_guests_is_mended_by_naming_one(empty: Site) -> None:
+    assert "mirage-hooks install" in examine(empty)["guests"]["mend"]
+    empty.install("--guest=www", "--target=unix", "--image=unix/{latest}/www.unix")
+    assert broken(empty) == {}
 
 
 def test_a_manifest_that_cannot_be_read_is_found(site: Site) -> None:
