@@ -19,7 +19,7 @@ from random import Random
 
 import pytest
 
-from mirage_hooks.boot import history
+from mirage_hooks.boot.history import ever
 from support import Site, free_port, get, run
 
 SEED = 3
@@ -413,7 +413,7 @@ class Host:
 
     def boots(self, guest: str) -> list[Booted]:
         """Return image and arguments of each generation of a guest."""
-        generations = [past.generation for past in history.ever(self.site.state, guest)]
+        generations = [past.generation for past in ever(self.site.state, guest)]
         return [(one.boot.image, one.boot.arguments) for one in generations]
 
     def pages(self) -> dict[str, str | None]:

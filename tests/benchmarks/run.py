@@ -16,6 +16,7 @@ from pathlib import Path
 import downtime
 import first_reply
 import memory
+import scale
 import unchanged
 import verify
 from stage import stage
@@ -30,7 +31,7 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # ends the guests on the way out
     figures = []
     with stage() as made:
-        for part in (unchanged, downtime, first_reply, memory, verify):
+        for part in (unchanged, downtime, first_reply, memory, verify, scale):
             figures += part.measure(made)
     print(show(figures))
     if options.json is not None:
