@@ -12,8 +12,6 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-import msgspec
-
 from mirage_hooks.boot import (
     collect,
     host,
@@ -60,7 +58,9 @@ class Converger:
             if self._request.automatic and (pause := self._state.pause()) is not None:
                 return self._stay_paused(pause)
             # Read after the lock is held: whoever waited converges to the newest state.
-            self._take_trigger()
+            if self._request.verb not in {"stop", "reboot"}:  # those deploy nothing of it
+                self._take_trigger()
+            self._cut_short = not self._state.settled.exists()
             bound, host_text = host.load(self._state.host_file)
             store = self._store = Store(self._state.store, bound.limits.image << 20)
             tip = self._repository.tip(bound.branch)
@@ -162,7 +162,9 @@ class Converger:
             self._say_left(left)
         else:
             problems = {**left, **problems}
-        if not problems and not left:
+        # What is broken and yet no problem (its guest is held or pinned) is looked at again: the
+        # paths that would mend it may not be among the watched.
+        if not problems and not left and not desired.broken:
             settled.write(
                 self._state,
                 self._repository,
@@ -187,13 +189,18 @@ class Converger:
 
     def _collect(self, bound: Host, desired: DesiredState | None, known: dict[str, Known]) -> None:
         """Collect what the guests that changed no longer need. That it cannot be is no failure."""
-        if not (changed := self._execution.changed):
+        changed = self._execution.changed
+        # One that was cut short, or could not collect, has pinned nothing.
+        if not changed and not self._cut_short:
             return
+        if desired is None:  # which failed mark is to stay cannot be told
+            changed = set()
         try:
             done = collect.collect(
                 self._repository, self._state, self._store, bound.keep, known, desired, changed
             )
         except (Error, OSError) as error:
+            settled.clear(self._state)
             self._say("collect.fault", f"what is not needed any more was not removed: {error}")
             return
         if done.gone:
@@ -213,6 +220,8 @@ def _summary(final: list[Action], desired: DesiredState) -> str:
     if not desired.names:
         return f"done: {desired.why_empty}"
     running = [action.guest for action in final if action.verb is Verb.KEEP]
+    if desired.broken:
+        return f"done, but for what cannot be booted: {', '.join(desired.broken)}"
     if desired.unready:
         return f"done, but for an image that is not there yet: {', '.join(sorted(desired.unready))}"
     if not running:
@@ -232,7 +241,7 @@ def main() -> None:
     log = Journal(str(state.events), converge, _print)
     try:
         collect.forget_runs(state)
-        code = Converger(Repository(common_dir), msgspec.json.decode(raw, type=Request), log).run()
+        code = Converger(Repository(common_dir), request.parse(raw), log).run()
     except Error as error:
         code = error.exit_code
         log.event("converge.finished", str(error), exit_code=code)

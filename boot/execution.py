@@ -10,7 +10,6 @@ from typing import TypeVar
 import msgspec
 
 from mirage_hooks.boot import control, manifest, network, recover, settled, survey
-from mirage_hooks.boot.control import MonitorState
 from mirage_hooks.boot.errors import Error, HostError, RepositoryError
 from mirage_hooks.boot.guest import short
 from mirage_hooks.boot.host import Host
@@ -78,14 +77,14 @@ class Execution:
         if launches or stops:
             settled.clear(self._state)
             live = survey.running(self._known)
-            ours = frozenset(pid for _, monitor in live.values() for pid in _pids(monitor))
-            taken = network.listening(but=ours) if launches else {}
+            taken = network.listening(but=_pids(live.values())) if launches else {}
             armed = [one for one in _side_by_side(partial(self._arm, taken), launches) if one]
             if not self._postpone(desired, stops):
                 for action in stops:
                     self.stop(action)
                     live.pop(action.guest, None)
-            armed = self._abandon_blocked(armed, live)
+            while len(free := self._abandon_blocked(armed, live)) < len(armed):
+                armed = free  # one that stays now may be in the way of another
             moving = {
                 switch.generation.guest: live.get(switch.generation.guest) for switch in armed
             }
@@ -181,6 +180,7 @@ class Execution:
         self._state.save(live.become(phase, ended_at=time.time(), reason=action.reason))
         if monitor is not None:
             control.stop(monitor)
+        self._known[action.guest] = survey.look(self._state, action.guest)
         text = f"{action.guest}: generation {live.number} stopped: {action.reason}"
         self._say("guest.stopped", text, guest=action.guest, generation=live.number)
 
@@ -202,6 +202,7 @@ class Execution:
                 )
                 return
         self._state.save(msgspec.structs.replace(live, check=launch.check, restart=launch.restart))
+        self._known[action.guest] = survey.look(self._state, action.guest)
         text = f"{action.guest}: check and restart policy taken over, without a reboot"
         self._say("guest.policy", text, guest=action.guest)
 
@@ -217,8 +218,13 @@ class Execution:
             if known.failed(action.launch.boot.digest) is None and known.live is not None:
                 continue
             self.faults.pop(action.guest, None)
-            failed = known.failed(action.launch.boot.digest) is not None
-            if failed and known.intent is not None and pin_holds(known.intent, wanted):
+            mark = known.failed(action.launch.boot.digest)
+            if action.guest not in desired.names and known.live is None:
+                why = f": {mark.reason}" if mark is not None else ""
+                text = f"{action.guest}: it does not run{why}; the repository has no such guest"
+                self._fault(action.guest, Error(text))
+                continue
+            if mark is not None and known.intent is not None and pin_holds(known.intent, wanted):
                 self._state.set_intent(action.guest, None)
                 known = self._known[action.guest] = replace(known, intent=None)
                 text = f"{action.guest}: no longer pinned: what it was pinned to is not healthy"
@@ -237,8 +243,9 @@ class Execution:
         self._journal.event(name, message, **fields)
 
 
-def _pids(monitor: MonitorState) -> list[int]:
-    return network.family(monitor.tender.pid) if monitor.tender is not None else []
+def _pids(running: Iterable[Running]) -> frozenset[int]:
+    tenders = [monitor.tender.pid for _, monitor in running if monitor.tender is not None]
+    return network.families(tenders)
 
 
 def _in_the_way(running: Running, switch: Switch) -> bool:

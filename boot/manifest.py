@@ -53,6 +53,11 @@ class DesiredState:
         return frozenset(self.guests) | frozenset(self.unready)
 
     @property
+    def broken(self) -> list[str]:
+        """The guests whose image or secrets are there, but cannot serve."""
+        return sorted(name for name, why in self.unready.items() if not isinstance(why, Missing))
+
+    @property
     def lost(self) -> bool:
         """Whether no guest at all is described, though nobody said that none is to run."""
         return not self.names and not self.unselected and self.selection != ()

@@ -161,6 +161,19 @@ def family(pid: int) -> list[int]:
         return []
 
 
+def families(pids: Iterable[int]) -> frozenset[int]:
+    """Return processes and their descendants: one look at all processes, however many are asked."""
+    children: dict[int, list[int]] = defaultdict(list)
+    for process in psutil.process_iter(["ppid"]):
+        children[process.info["ppid"]].append(process.pid)
+    found, left = set[int](), list(pids)
+    while left:
+        if (pid := left.pop()) not in found:
+            found.add(pid)
+            left.extend(children.get(pid, []))
+    return frozenset(found)
+
+
 def observed(pid: int) -> list[Endpoint]:
     """Return the TCP addresses that a process and its descendants listen on now."""
     found = set()

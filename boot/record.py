@@ -2,7 +2,8 @@
 
 host.toml                     the host file (host.py)
 lock                          who converges (lock.py)
-settled, watched, monitors    the hooks' fast path (settled.py)
+settled, watched, monitors,
+bound                         the hooks' fast path (settled.py)
 events.jsonl                  the event log (journal.py)
 runs/ID.jsonl                 one converge, for those who follow it
 intents/GUEST.json            the operator's word, where it is not `follow`
@@ -131,6 +132,7 @@ class State:
         self.trigger = Path(trigger(common_dir))
         self.settled = self.folder / "settled"
         self.watched = self.folder / "watched"
+        self.bound = self.folder / "bound"
         self.monitors = self.folder / "monitors"
         self.events = self.folder / "events.jsonl"
         self.runs = self.folder / "runs"

@@ -32,6 +32,14 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     allow_empty: bool = False
 
 
+def parse(text: str) -> Request:
+    """Return a request from what JSON made of it. Raises ConfigError."""
+    try:
+        return msgspec.json.decode(text, type=Request)
+    except msgspec.DecodeError as error:
+        raise ConfigError(f"this cannot be asked: {error}") from None
+
+
 def refuse_unknown(request: Request, there: Set[str]) -> None:
     """Raise ConfigError where a guest is named that is not there."""
     for name in request.guests:
@@ -54,7 +62,10 @@ def take(
 
     `fetch` raises Error where a state cannot be booted: nothing is pinned to it then.
     """
-    refuse_unknown(request, desired.names | set(known))
+    there = set(desired.names)
+    if request.verb != "rollback":  # one that left the repository is not held to a state of it
+        there |= {name for name, one in known.items() if one.live is not None}
+    refuse_unknown(request, there)
     for name in request.guests:
         one = known.get(name, Known())
         if request.verb == "rollback":

@@ -34,7 +34,7 @@ def write(
 
     The text is what the hook's sh makes: format, boot id and what HEAD is to hold, the host file as
     it was read, then the object ids. Beside it lie the names they belong to, and the monitors that
-    have to be alive.
+    have to be alive, and the host file, by which the hook knows whether they still are the ones.
     """
     names = [f"refs/heads/{branch}:{path}" for path in paths]
     identities = repository.identify(names)
@@ -43,6 +43,7 @@ def write(
     head = f"{FORMAT} {boot_id()} ref: refs/heads/{branch}\n".encode()
     living = "".join(f"{one.pid} {one.start}\n" for one in monitors)
     write_atomic(state.monitors, living.encode())
+    write_atomic(state.bound, host_text)
     write_atomic(state.watched, "".join(f"{name}\n" for name in names).encode())
     # The hook's sh reads by lines: the last one is ended for it, ended in the file or not.
     host_lines = host_text if host_text.endswith(b"\n") or not host_text else host_text + b"\n"

@@ -3,6 +3,7 @@
 import errno
 import hashlib
 import os
+import threading
 from collections.abc import Set
 from pathlib import Path
 from typing import NamedTuple
@@ -31,6 +32,7 @@ class Store:
         self._folder = folder
         self._index = folder / "blobs"
         self._limit = limit
+        self._adding = threading.Lock()  # guests are prepared side by side, and may share a blob
 
     def path(self, sha256: str) -> Path:
         """Return where an image is, or would be."""
@@ -51,12 +53,13 @@ class Store:
         Raises ImageError where it is no image, HostError where the host cannot take it.
         """
         try:
-            if (known := self.known(blob.oid)) is not None:
-                return known
-            self._folder.mkdir(mode=0o700, exist_ok=True)
-            self._index.mkdir(mode=0o700, exist_ok=True)
-            stored = self._unpack(blob)
-            write_atomic(self._index / f"{blob.oid}.json", msgspec.json.encode(stored))
+            with self._adding:
+                if (known := self.known(blob.oid)) is not None:
+                    return known
+                self._folder.mkdir(mode=0o700, exist_ok=True)
+                self._index.mkdir(mode=0o700, exist_ok=True)
+                stored = self._unpack(blob)
+                write_atomic(self._index / f"{blob.oid}.json", msgspec.json.encode(stored))
         except OSError as error:
             if error.errno in {errno.ENOSPC, errno.EDQUOT}:
                 raise HostError(

@@ -34,9 +34,15 @@ def deploy(state: str, origin: str, head: str | None = None) -> int:
     return 0
 
 
-def head() -> str:
-    """Return the branch that is checked out where git runs a hook, "a detached HEAD" for none."""
-    text = Path(os.environ.get("GIT_DIR", ".git"), "HEAD").read_text(encoding="utf-8").strip()
+def head() -> str | None:
+    """Return the branch that is checked out where git runs a hook, "a detached HEAD" for none.
+
+    None where that cannot be read.
+    """
+    try:
+        text = Path(os.environ.get("GIT_DIR", ".git"), "HEAD").read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError):
+        return None
     branch = text.removeprefix("ref: refs/heads/")
     return "a detached HEAD" if branch == text else branch
 

@@ -87,7 +87,8 @@ _RELEVANT = """\
 ref=
 { read -r ref <"$state/watched"; } 2>/dev/null
 ref=${ref%%:*}
-if [ "$state/host.toml" -nt "$state/watched" ]; then ref=; fi
+# Not by its date, which mv, cp -p and rsync bring along.
+cmp -s "$state/host.toml" "$state/bound" 2>/dev/null || ref=
 ours=
 while IFS= read -r line; do
 {old}    remote=${line##* }; line=${line% *}
@@ -104,8 +105,8 @@ _OLD = """\
     old=${line##* }; line=${line% *}
 """
 
-# What is watched tells of the settled state only: so a push that ends in that state, and changes
-# none of the watched paths on the way there.
+# What is watched tells of the settled state only, and of the guests that run here: so a push that
+# ends in that state, and changes none of the watched paths on the way there, from where all run.
 _UNTOUCHED = """\
 nl='
 '
@@ -116,7 +117,10 @@ untouched() {
         set -- "$@" "${line#*:}"
         names=$names$new:${line#*:}$nl
     done <"$state/watched"
-    while IFS= read -r line || [ -n "$line" ]; do now=$now$line$nl; done <"$state/host.toml"
+    while IFS= read -r line || [ -n "$line" ]; do
+        case $line in *guests*) return 1 ;; esac
+        now=$now$line$nl
+    done <"$state/host.toml"
     now=$now$(printf %s "$names" | git cat-file --batch-check='%(objectname)')$nl
     { read -r line; while IFS= read -r line; do was=$was$line$nl; done; } <"$state/settled"
     [ $# -gt 0 ] && [ "$now" = "$was" ] || return 1

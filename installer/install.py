@@ -95,6 +95,7 @@ def refuse_running(repository: Repository, decided: bool) -> None:
     if not state.folder.exists():
         raise RepositoryError(f"not installed in {repository.name}")
     state.check_access()
+    ownership.refuse_foreign(repository.obeyed)
     running = running_guests(state)
     if running and not decided:
         raise ConfigError(
@@ -156,7 +157,9 @@ def _stop_all(state: State, running: list[str]) -> list[str]:
         monitor = state.monitor_state(live) if live is not None else None
         if live is not None and monitor is not None:
             ended = {"ended_at": time.time(), "reason": "mirage-hooks was taken out"}
-            state.save(live.become(Phase.ENDED, **ended))
+            # A failed one stays failed: that mark is on its boot digest.
+            phase = Phase.FAILED if live.phase is Phase.FAILED else Phase.ENDED
+            state.save(live.become(phase, **ended))
             control.stop(monitor)
             monitor.monitor.wait_gone(control.GRACE)
             lines.append(f"{name}: generation {live.number} stopped")

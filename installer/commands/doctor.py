@@ -12,7 +12,7 @@ from typing import Literal
 
 import click
 
-from mirage_hooks.boot import host, manifest, secrets, survey
+from mirage_hooks.boot import host, manifest, ownership, secrets, survey
 from mirage_hooks.boot.errors import Error
 from mirage_hooks.boot.guest import Guest
 from mirage_hooks.boot.host import Host
@@ -54,6 +54,11 @@ def doctor(context: click.Context, as_json: bool) -> int:
 def examine(repository: Repository) -> Iterator[Finding]:
     """Yield what is found about an installation."""
     state = State(repository.common_dir)
+    try:  # git obeys them: nothing more is asked of it here
+        ownership.refuse_foreign(repository.obeyed)
+    except Error as error:
+        yield Finding("failed", "git folder", error.message, error.hint)
+        return
     yield _owner(state)
     try:
         hooks = placing.hooks_folder(repository)
@@ -166,13 +171,16 @@ def _host_file(repository: Repository, state: State) -> Iterator[Finding]:
     except Error as error:
         yield Finding("failed", "guests", error.message, error.hint)
         return
-    for found in hostfile.unbound(tip, bound):
-        yield Finding(
-            "warning",
-            "guests",
-            f"{found.where} is the image of no guest here",
-            hostfile.how_to_take(found, bound),
-        )
+    try:
+        for found in hostfile.unbound(tip, bound):
+            yield Finding(
+                "warning",
+                "guests",
+                f"{found.where} is the image of no guest here",
+                hostfile.how_to_take(found, bound),
+            )
+    except Error as error:
+        yield Finding("failed", "guests", error.message, error.hint)
     yield from _unknown(bound, guests)
     yield from _secrets(bound, guests)
     if guests:

@@ -2,7 +2,7 @@
 
 import click
 
-from mirage_hooks.boot import collect, host, lock, manifest, survey
+from mirage_hooks.boot import collect, host, lock, manifest, ownership, survey
 from mirage_hooks.boot.artifact import mebibytes
 from mirage_hooks.boot.record import State
 from mirage_hooks.boot.secrets import Vault
@@ -21,6 +21,7 @@ def gc(context: click.Context) -> int:
     repository = shared.repository(context)
     state = State(repository.common_dir)
     state.check_access()
+    ownership.refuse_foreign(repository.obeyed)
     host.load(state.host_file)
     with lock.hold(state.lock, "gc", lambda holder: click.echo(f"waiting for {holder}", err=True)):
         bound, _ = host.load(state.host_file)

@@ -2,6 +2,7 @@
 
 import click
 
+from mirage_hooks.boot import ownership
 from mirage_hooks.boot.verify import Finding, Verifier, installation
 from mirage_hooks.installer.commands import context as shared
 from mirage_hooks.installer.output import print_json
@@ -17,6 +18,9 @@ def verify(context: click.Context, revision: str, as_json: bool) -> int:
     Works in any clone: nothing has to be installed in it. Ends with 0 only if all can be deployed.
     """
     repository = shared.repository(context)
+    # git's own safe.directory is not asked, as we name the git folder: a lazy fetch, say, would run
+    # what somebody else wrote into the configuration.
+    ownership.refuse_foreign(repository.obeyed)
     names = repository.revisions(revision) if ".." in revision else [revision]
     verifier = Verifier(repository, *installation(repository.common_dir))
     findings = []

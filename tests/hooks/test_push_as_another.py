@@ -65,7 +65,7 @@ def make_environment(folder: Path) -> Path:
 
 
 @pytest.fixture
-def shared(site: Site, reachable: Path) -> Shared:
+def shared(reachable: Path, site: Site) -> Shared:
     """Set up as docs/push.md has it, with the first image pushed, and running."""
     host = reachable / "site.git"
     run("git", "clone", "-q", "--bare", str(site.upstream), str(host), cwd=reachable)

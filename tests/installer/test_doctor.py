@@ -522,3 +522,9 @@ def test_every_finding_that_is_not_well_says_how_to_mend_it(site: Site) -> None:
         breakage(hook_of(site, hook))
     found = [one for one in examine(site).values() if one["level"] != "ok"]
     assert [one["subject"] for one in found if not one["mend"]] == []
+
+
+def test_a_configuration_that_others_may_write_is_found(installed: Site) -> None:
+    (installed.clone / ".git" / "config").chmod(0o666)
+    done = installed.command("doctor", check=False)
+    assert (done.returncode, "may be written by everybody" in done.stdout) == (1, True)
