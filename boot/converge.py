@@ -24,6 +24,7 @@ from mirage_hooks.boot import (
     settled,
     survey,
 )
+from mirage_hooks.boot.environment import leave_operation
 from mirage_hooks.boot.errors import Error, HostError
 from mirage_hooks.boot.execution import Execution
 from mirage_hooks.boot.guest import short
@@ -32,7 +33,7 @@ from mirage_hooks.boot.journal import Journal
 from mirage_hooks.boot.manifest import DesiredState
 from mirage_hooks.boot.plan import Action, Known, Verb, Wish, pin_holds, plan
 from mirage_hooks.boot.record import Intent, Pause, State
-from mirage_hooks.boot.repository import Repository, Revision, leave_operation
+from mirage_hooks.boot.repository import Repository, Revision
 from mirage_hooks.boot.request import Request
 from mirage_hooks.boot.secrets import Vault
 from mirage_hooks.boot.store import Store

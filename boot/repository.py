@@ -21,24 +21,6 @@ _FILE, _FOLDER = 0o100000, 0o040000
 _ENTRY = re.compile(rb"([0-7]{5,6}) ([^\0/]+)\0(.{20})", re.DOTALL)
 _KINDS = {0o120000: "a symbolic link", 0o160000: "a submodule", _FOLDER: "a folder"}
 
-# `git rev-parse --local-env-vars`, and what else a hook finds set: they would point every git
-# command at the repository, quarantine or transport of the operation that ran the hook.
-_LEAKING = frozenset(
-    f"GIT_{name}"
-    for name in (
-        *("ALTERNATE_OBJECT_DIRECTORIES", "CONFIG", "CONFIG_PARAMETERS", "CONFIG_COUNT"),
-        *("OBJECT_DIRECTORY", "DIR", "WORK_TREE", "IMPLICIT_WORK_TREE", "GRAFT_FILE", "INDEX_FILE"),
-        *("NO_REPLACE_OBJECTS", "REPLACE_REF_BASE", "PREFIX", "SHALLOW_FILE", "COMMON_DIR"),
-        *("INTERNAL_SUPER_PREFIX", "QUARANTINE_PATH", "EXEC_PATH", "REFLOG_ACTION"),
-    )
-)
-
-
-def leave_operation() -> None:
-    """Make the environment of this process a clean one, whatever git operation it is run from."""
-    for name in _LEAKING & set(os.environ):
-        del os.environ[name]
-
 
 @dataclass(frozen=True)
 class Blob:

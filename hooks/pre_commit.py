@@ -9,8 +9,9 @@ import os
 import subprocess
 import sys
 
+from mirage_hooks.boot.environment import leave_operation
 from mirage_hooks.boot.errors import Error
-from mirage_hooks.boot.repository import Repository, leave_operation
+from mirage_hooks.boot.repository import Repository
 from mirage_hooks.boot.verify import Verifier
 from mirage_hooks.hooks.pre_push import report
 

@@ -4,9 +4,10 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from mirage_hooks.boot.environment import leave_operation
 from mirage_hooks.boot.errors import Error, RepositoryError
 from mirage_hooks.boot.host import Host
-from mirage_hooks.boot.repository import Repository, leave_operation
+from mirage_hooks.boot.repository import Repository
 from mirage_hooks.boot.verify import Verifier, installation
 
 

@@ -7,9 +7,10 @@ import click
 from click.shell_completion import CompletionItem
 
 from mirage_hooks.boot import follow, host
+from mirage_hooks.boot.environment import leave_operation
 from mirage_hooks.boot.errors import Error
 from mirage_hooks.boot.record import State
-from mirage_hooks.boot.repository import Repository, leave_operation
+from mirage_hooks.boot.repository import Repository
 
 
 def repository(context: click.Context) -> Repository:

@@ -1,14 +1,16 @@
 """`plan` and a converge that changes nothing: with 1 and 500 guests, 10 and 5,000 old images.
 
 Every guest is a process that runs. The old images are in the repository's history and in its tree,
-a folder each, as CI leaves them. The two histories are one: the second is the first, grown. A
-converge is `mirage-hooks deploy`, its process included.
+a folder each, as CI leaves them. The two histories are one: the second is the first, grown. `plan`
+is the command; the converge is the process that a hook starts, from its start to its end.
 """
 
 import subprocess
+import sys
 import time
+from pathlib import Path
 
-from stage import SOURCE, Stage
+from stage import COMMAND, SOURCE, Stage
 from table import Budget, Figure
 
 _ROUNDS = 7
@@ -101,11 +103,16 @@ def _add_history(fleet: Stage, images: int) -> None:
 
 def _time(fleet: Stage) -> dict[str, list[float]]:
     """Return milliseconds of each command, taken in turn."""
-    samples: dict[str, list[float]] = {"plan": [], "deploy": []}
+    converge = (sys.executable, "-I", "-m", "mirage_hooks.boot.converge")
+    commands: dict[str, tuple[str | Path, ...]] = {
+        "plan": (COMMAND, "plan"),
+        "converge": (*converge, fleet.ours / ".git", "benchmark", '{"origin": "pull"}'),
+    }
+    samples: dict[str, list[float]] = {name: [] for name in commands}
     for at in range(_ROUNDS + 1):
-        for command, values in samples.items():
+        for name, command in commands.items():
             began = time.monotonic()
-            fleet.mirage_hooks(command)
+            fleet.run(*command, cwd=fleet.ours)
             if at:  # the first fills caches
-                values.append((time.monotonic() - began) * 1000)
+                samples[name].append((time.monotonic() - began) * 1000)
     return samples

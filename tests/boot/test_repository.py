@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mirage_hooks.boot.environment import leave_operation
 from mirage_hooks.boot.errors import RepositoryError
-from mirage_hooks.boot.repository import Repository, leave_operation
+from mirage_hooks.boot.repository import Repository
 from support import Site, run
 
 

@@ -1,0 +1,21 @@
+"""The environment that git gives a hook, and how to be rid of it."""
+
+import os
+
+# `git rev-parse --local-env-vars`, and what else a hook finds set: they would point every git
+# command at the repository, quarantine or transport of the operation that ran the hook.
+_LEAKING = frozenset(
+    f"GIT_{name}"
+    for name in (
+        *("ALTERNATE_OBJECT_DIRECTORIES", "CONFIG", "CONFIG_PARAMETERS", "CONFIG_COUNT"),
+        *("OBJECT_DIRECTORY", "DIR", "WORK_TREE", "IMPLICIT_WORK_TREE", "GRAFT_FILE", "INDEX_FILE"),
+        *("NO_REPLACE_OBJECTS", "REPLACE_REF_BASE", "PREFIX", "SHALLOW_FILE", "COMMON_DIR"),
+        *("INTERNAL_SUPER_PREFIX", "QUARANTINE_PATH", "EXEC_PATH", "REFLOG_ACTION"),
+    )
+)
+
+
+def leave_operation() -> None:
+    """Make the environment of this process a clean one, whatever git operation it is run from."""
+    for name in _LEAKING & set(os.environ):
+        del os.environ[name]
