@@ -15,13 +15,7 @@ def write_atomic(path: str | os.PathLike[str], data: bytes, mode: int = 0o600) -
     temporary = os.path.join(folder, f".{name}.{os.getpid()}.new")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
     try:
-        try:
-            remaining = memoryview(data)
-            while remaining:
-                remaining = remaining[os.write(descriptor, remaining) :]
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        _store(descriptor, data)
         os.rename(temporary, path)
     except BaseException:
         os.unlink(temporary)
@@ -35,7 +29,12 @@ def append_durably(path: str | os.PathLike[str], data: bytes) -> None:
     A crash may leave the beginning of `data`. Raises OSError, on a full disk too.
     """
     flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
-    descriptor = os.open(path, flags, 0o600)
+    _store(os.open(path, flags, 0o600), data)
+    sync_folder(os.path.dirname(os.fspath(path)))
+
+
+def _store(descriptor: int, data: bytes) -> None:
+    """Write all of `data`, durably, and close the file."""
     try:
         remaining = memoryview(data)
         while remaining:
@@ -43,7 +42,6 @@ def append_durably(path: str | os.PathLike[str], data: bytes) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-    sync_folder(os.path.dirname(os.fspath(path)))
 
 
 def is_abandoned(name: str) -> bool:

@@ -2,6 +2,7 @@
 
 import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -19,18 +20,37 @@ def test_systemd_finds_nothing_wrong_with_the_units() -> None:
     assert (done.returncode, said) == (0, [])
 
 
-def test_the_service_deploys_until_the_trigger_stays_empty(tmp_path: Path) -> None:
+@pytest.fixture
+def service(tmp_path: Path) -> Callable[[], str]:
+    """A pushed repository; a function that runs the service, and returns what that started."""
     trigger = tmp_path / "mirage-hooks.trigger"
     trigger.write_text("push\n")
-    command = tmp_path / "mirage-hooks"
+    command, runs = tmp_path / "mirage-hooks", tmp_path / "runs"
     # The first time somebody pushes while it deploys.
-    command.write_text(
-        f'#!/bin/sh\necho "$@" >>{tmp_path}/runs\n: >{trigger}\n'
-        f"[ $(wc -l <{tmp_path}/runs) -gt 1 ] || echo push >{trigger}\n"
+    command.mkdir()
+    program = command / "program"
+    program.write_text(
+        f'#!/bin/sh\necho "$@" >>{runs}\n: >{trigger}\n'
+        f"[ $(wc -l <{runs}) -gt 1 ] || echo push >{trigger}\n"
     )
-    command.chmod(0o755)
+    program.chmod(0o755)
     unit = (SYSTEMD / "mirage-hooks-trigger.service").read_text()
     script = unit.partition("ExecStart=/bin/sh -c '")[2].partition("'\n")[0].replace("$$", "$")
-    environment = {"REPOSITORY": str(tmp_path), "MIRAGE_HOOKS": str(command)}
-    subprocess.run(["/bin/sh", "-c", script], env=environment, check=True, timeout=20)
-    assert (tmp_path / "runs").read_text() == f"-C {tmp_path} deploy\n" * 2
+    environment = {"REPOSITORY": str(tmp_path), "MIRAGE_HOOKS": str(program)}
+
+    def start() -> str:
+        subprocess.run(["/bin/sh", "-c", script], env=environment, check=True, timeout=20)
+        return runs.read_text() if runs.exists() else ""
+
+    return start
+
+
+def test_the_service_deploys_until_the_trigger_stays_empty(
+    service: Callable[[], str], tmp_path: Path
+) -> None:
+    assert service() == f"-C {tmp_path} deploy\n" * 2
+
+
+def test_a_pause_holds_the_service_back(service: Callable[[], str], tmp_path: Path) -> None:
+    (tmp_path / "mirage-hooks" / "paused").write_text("{}")
+    assert service() == ""
