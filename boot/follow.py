@@ -5,7 +5,6 @@ On the way of every hook that has something to do, so it imports little.
 
 import json
 import os
-import pwd
 import sys
 import time
 from collections.abc import Callable
@@ -13,18 +12,11 @@ from dataclasses import dataclass
 
 from mirage_hooks.boot import journal
 from mirage_hooks.boot.errors import HostError, RepositoryError
+from mirage_hooks.boot.users import user_name
 
 # A hook does not follow for longer: git, cron or a pusher wait for it. Seconds.
 LIMIT = 900.0
 _PAUSE = 0.02
-
-
-def user_name(uid: int) -> str:
-    """Return a user's name, the number for one without."""
-    try:
-        return pwd.getpwuid(uid).pw_name
-    except KeyError:
-        return str(uid)
 
 
 def foreign_owner(common_dir: str | os.PathLike[str]) -> str | None:

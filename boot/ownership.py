@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from mirage_hooks.boot.errors import HostError
-from mirage_hooks.boot.follow import user_name
+from mirage_hooks.boot.users import user_name
 
 
 def refuse_foreign(paths: Iterable[Path]) -> None:
@@ -50,5 +50,5 @@ def _writers(status: os.stat_result) -> str | None:
         *group.gr_mem,
         *(one.pw_name for one in pwd.getpwall() if one.pw_gid == group.gr_gid),
     }
-    others = members - {user_name(status.st_uid), "root"}
-    return f"group {group.gr_name}" if others else None
+    trusted = {user_name(status.st_uid), user_name(os.geteuid()), "root"}
+    return f"group {group.gr_name}" if members - trusted else None

@@ -36,8 +36,9 @@ from mirage_hooks.boot.artifact import Provenance
 from mirage_hooks.boot.control import MonitorState
 from mirage_hooks.boot.errors import HostError
 from mirage_hooks.boot.files import sync_folder, write_atomic
-from mirage_hooks.boot.follow import trigger, user_name
+from mirage_hooks.boot.follow import trigger
 from mirage_hooks.boot.guest import Boot, Check, Restart
+from mirage_hooks.boot.users import user_name
 
 FOLDER = "mirage-hooks"
 FORMAT = 1

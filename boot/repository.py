@@ -292,10 +292,10 @@ class Repository:
             return
         text = "".join(f"{command}\n" for command in commands)
         try:
-            # No hook: `reference-transaction` would run as whoever collects.
-            self.git.git(c="core.hooksPath=/dev/null").update_ref(
-                "--stdin", istream=_text_file(text)
-            )
+            # No hook: `reference-transaction` would run as whoever collects. With an fsync: a pull
+            # ends with "bad object" at a ref that a power loss left empty.
+            options = ["core.hooksPath=/dev/null", "core.fsync=committed,reference"]
+            self.git.git(c=options).update_ref("--stdin", istream=_text_file(text))
         except GitCommandError as error:
             raise RepositoryError(f"git cannot update refs: {_reason(error)}") from None
 

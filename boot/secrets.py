@@ -16,7 +16,7 @@ import msgspec
 
 from mirage_hooks.boot.errors import ConfigError, HostError
 from mirage_hooks.boot.files import write_atomic
-from mirage_hooks.boot.follow import user_name
+from mirage_hooks.boot.users import user_name
 
 _FILE_BYTES = 64 << 10
 _KEY = "key"

@@ -7,12 +7,12 @@ import click
 
 from mirage_hooks.boot import host, lock, manifest, survey
 from mirage_hooks.boot import plan as planning
-from mirage_hooks.boot.follow import user_name
 from mirage_hooks.boot.guest import short
 from mirage_hooks.boot.plan import Wish
 from mirage_hooks.boot.record import Pause, State
 from mirage_hooks.boot.secrets import Vault
 from mirage_hooks.boot.store import Store
+from mirage_hooks.boot.users import user_name
 from mirage_hooks.installer.commands import context as shared
 from mirage_hooks.installer.output import print_json
 
