@@ -9,16 +9,16 @@ from typing import TypeVar
 
 import msgspec
 
-from mirage_hooks.boot import control, manifest, network, recover, settled, survey
+from mirage_hooks.boot import control, manifest, network, recover, settled, sockets, survey
 from mirage_hooks.boot.errors import Error, HostError, RepositoryError
 from mirage_hooks.boot.guest import short
 from mirage_hooks.boot.host import Host
 from mirage_hooks.boot.journal import Journal
 from mirage_hooks.boot.manifest import DesiredState
-from mirage_hooks.boot.network import Listening
 from mirage_hooks.boot.plan import Action, Known, Launch, Verb, Wish, decide, pin_holds
 from mirage_hooks.boot.record import Phase, State
 from mirage_hooks.boot.repository import Repository
+from mirage_hooks.boot.sockets import Listening
 from mirage_hooks.boot.store import Store
 from mirage_hooks.boot.survey import Running
 from mirage_hooks.boot.switch import Switch
@@ -77,7 +77,7 @@ class Execution:
         if launches or stops:
             settled.clear(self._state)
             live = survey.running(self._known)
-            taken = network.listening(but=_pids(live.values())) if launches else {}
+            taken = sockets.listening(but=_pids(live.values())) if launches else {}
             armed = [one for one in _side_by_side(partial(self._arm, taken), launches) if one]
             if not self._postpone(desired, stops):
                 for action in stops:
@@ -245,7 +245,7 @@ class Execution:
 
 def _pids(running: Iterable[Running]) -> frozenset[int]:
     tenders = [monitor.tender.pid for _, monitor in running if monitor.tender is not None]
-    return network.families(tenders)
+    return sockets.families(tenders)
 
 
 def _in_the_way(running: Running, switch: Switch) -> bool:
@@ -256,7 +256,7 @@ def _in_the_way(running: Running, switch: Switch) -> bool:
 
 
 def _refuse_taken_port(guest: str, launch: Launch, listening: Listening) -> None:
-    if found := network.taken(network.endpoints(launch.boot.arguments), listening):
+    if found := sockets.taken(network.endpoints(launch.boot.arguments), listening):
         endpoint, process = found
         raise HostError(
             f"{guest}: {endpoint} is in use by {process}",

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from mirage_hooks.boot import console, network
+from mirage_hooks.boot import console, sockets
 from mirage_hooks.boot.console import harmless
 from mirage_hooks.boot.control import MonitorState
 from mirage_hooks.boot.guest import Check, seconds, split_address, split_url
@@ -146,7 +146,7 @@ def _foreign(state: MonitorState, port: int, ports: tuple[int, ...]) -> str | No
     """Whether a port that the guest was told to open is in fact somebody else's."""
     if port not in ports or state.tender is None:
         return None
-    if any(endpoint.port == port for endpoint in network.observed(state.tender.pid)):
+    if any(endpoint.port == port for endpoint in sockets.observed(state.tender.pid)):
         return None
     return f"port {port} answered, but it is not this guest's: the guest did not open it"
 

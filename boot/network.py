@@ -1,4 +1,4 @@
-"""Network configurations: as configured, and as observed; how they are logged."""
+"""Network configurations: as configured; how they are logged."""
 
 import re
 from collections import defaultdict
@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from ipaddress import IPv4Interface, IPv6Interface, ip_interface
 
 import msgspec
-import psutil
 
 from mirage_hooks.boot.guest import Boot
 
@@ -78,12 +77,20 @@ def _interface(arguments: tuple[str, ...]) -> IPv4Interface | IPv6Interface | No
     return None
 
 
+_EVERY = frozenset({"0.0.0.0", "::", ""})  # noqa: S104 - told apart here, not bound
+
+
 @dataclass(frozen=True)
 class Endpoint:
     """A TCP address on this host; `address` is None for every one of them."""
 
     address: str | None
     port: int
+
+    @classmethod
+    def of(cls, address: str, port: int) -> "Endpoint":
+        """Return what a socket listens on that is bound to an address."""
+        return cls(None if address in _EVERY else address, port)
 
     def overlaps(self, other: "Endpoint") -> bool:
         """Whether two sockets could not listen on both."""
@@ -96,17 +103,10 @@ class Endpoint:
         return f"[{host}]:{self.port}" if ":" in host else f"{host}:{self.port}"
 
 
-_EVERY = frozenset({"0.0.0.0", "::", ""})  # noqa: S104 - told apart here, not bound
-
-
-def _endpoint(address: str, port: int) -> Endpoint:
-    return Endpoint(None if address in _EVERY else address, port)
-
-
 def endpoints(arguments: tuple[str, ...]) -> list[Endpoint]:
     """Return the host's addresses that a socket-stack guest with these arguments listens on."""
     found = [str(interface.ip) for arg in arguments if (interface := _interface((arg,)))]
-    return [_endpoint(address, port) for port in ports(arguments) for address in found or [""]]
+    return [Endpoint.of(address, port) for port in ports(arguments) for address in found or [""]]
 
 
 def shared(guests: Mapping[str, Iterable[Endpoint]]) -> tuple[str, str, Endpoint] | None:
@@ -119,69 +119,3 @@ def shared(guests: Mapping[str, Iterable[Endpoint]]) -> tuple[str, str, Endpoint
                     return other, name, endpoint
             by_port[endpoint.port].append((name, endpoint))
     return None
-
-
-# The addresses that processes listen on, and the process of each where it can be seen.
-Listening = dict[int, list[tuple[Endpoint, int | None]]]
-
-
-def listening(but: frozenset[int]) -> Listening:
-    """Return, by port, what processes other than `but` listen on now."""
-    found: Listening = defaultdict(list)
-    for connection in psutil.net_connections(kind="tcp"):
-        if connection.status == psutil.CONN_LISTEN and connection.pid not in but:
-            endpoint = _endpoint(*connection.laddr)
-            found[endpoint.port].append((endpoint, connection.pid))
-    return found
-
-
-def taken(wanted: Iterable[Endpoint], listening: Listening) -> tuple[Endpoint, str] | None:
-    """Return the first wanted address that a process listens on, and that process's name."""
-    for endpoint in wanted:
-        for found, pid in listening.get(endpoint.port, []):
-            if endpoint.overlaps(found):
-                return endpoint, _process_name(pid)
-    return None
-
-
-def _process_name(pid: int | None) -> str:
-    if pid is None:
-        return "another user's process"
-    try:
-        return f"{psutil.Process(pid).name()} (pid {pid})"
-    except psutil.NoSuchProcess:
-        return f"pid {pid}"
-
-
-def family(pid: int) -> list[int]:
-    """Return a process and its descendants."""
-    try:
-        return [pid, *(child.pid for child in psutil.Process(pid).children(recursive=True))]
-    except psutil.NoSuchProcess:
-        return []
-
-
-def families(pids: Iterable[int]) -> frozenset[int]:
-    """Return processes and their descendants: one look at all processes, however many are asked."""
-    children: dict[int, list[int]] = defaultdict(list)
-    for process in psutil.process_iter(["ppid"]):
-        children[process.info["ppid"]].append(process.pid)
-    found, left = set[int](), list(pids)
-    while left:
-        if (pid := left.pop()) not in found:
-            found.add(pid)
-            left.extend(children.get(pid, []))
-    return frozenset(found)
-
-
-def observed(pid: int) -> list[Endpoint]:
-    """Return the TCP addresses that a process and its descendants listen on now."""
-    found = set()
-    for member in family(pid):
-        try:
-            for connection in psutil.Process(member).net_connections(kind="tcp"):
-                if connection.status == psutil.CONN_LISTEN:
-                    found.add(_endpoint(*connection.laddr))
-        except (psutil.NoSuchProcess, psutil.AccessDenied):
-            continue
-    return sorted(found, key=str)

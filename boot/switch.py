@@ -14,7 +14,7 @@ from pathlib import Path
 
 import msgspec
 
-from mirage_hooks.boot import control, health, network, runtime, secrets, targets
+from mirage_hooks.boot import control, health, network, runtime, secrets, sockets, targets
 from mirage_hooks.boot.console import tail, text_of
 from mirage_hooks.boot.control import Conversation, MonitorState, Orders
 from mirage_hooks.boot.errors import HostError
@@ -229,7 +229,7 @@ def judge(state: State, journal: Journal, generation: Generation) -> tuple[Verdi
         )
         return verdict, generation
     tender = monitor().tender
-    opened = tuple(f"tcp {end}" for end in network.observed(tender.pid)) if tender else ()
+    opened = tuple(f"tcp {end}" for end in sockets.observed(tender.pid)) if tender else ()
     generation = state.save(
         generation.become(
             Phase.HEALTHY, healthy_at=time.time(), observed=opened, reason=verdict.reason
