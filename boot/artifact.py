@@ -7,7 +7,7 @@ import msgspec
 from mirage_hooks.boot.errors import ConfigError, Error, RepositoryError
 from mirage_hooks.boot.guest import Boot, short
 from mirage_hooks.boot.network import configured
-from mirage_hooks.boot.repository import Blob, Revision
+from mirage_hooks.boot.revision import Blob, Revision
 
 POINTER = "latest"
 _PLACE = "{latest}"

@@ -19,7 +19,7 @@ from typing import cast, get_args
 from mirage_hooks.boot import artifact
 from mirage_hooks.boot.errors import Error
 from mirage_hooks.boot.guest import Target, check_name
-from mirage_hooks.boot.repository import Revision
+from mirage_hooks.boot.revision import Revision
 
 TARGETS: tuple[Target, ...] = get_args(Target)
 

@@ -33,8 +33,9 @@ from mirage_hooks.boot.journal import Journal
 from mirage_hooks.boot.manifest import DesiredState
 from mirage_hooks.boot.plan import Action, Known, Verb, Wish, pin_holds, plan
 from mirage_hooks.boot.record import Intent, Pause, State
-from mirage_hooks.boot.repository import Repository, Revision
+from mirage_hooks.boot.repository import Repository
 from mirage_hooks.boot.request import Request
+from mirage_hooks.boot.revision import Revision
 from mirage_hooks.boot.secrets import Vault
 from mirage_hooks.boot.store import Store
 
@@ -93,7 +94,7 @@ class Converger:
             self._execution.make_good(desired, actions)
             if self._execution.changed:
                 known = survey.look_at_all(self._state)
-            return self._finish(desired, bound, host_text, known)
+            return self._finish(tip, desired, bound, host_text, known)
 
     def _take_trigger(self) -> None:
         with contextlib.suppress(OSError):  # it is not there, or somebody made it what it is not
@@ -144,7 +145,12 @@ class Converger:
         return 0
 
     def _finish(
-        self, desired: DesiredState, bound: Host, host_text: bytes, known: dict[str, Known]
+        self,
+        tip: Revision,
+        desired: DesiredState,
+        bound: Host,
+        host_text: bytes,
+        known: dict[str, Known],
     ) -> int:
         """Say how it ended, and stamp it as settled if all is as it should be."""
         for name, one in known.items():
@@ -171,7 +177,7 @@ class Converger:
                 self._repository,
                 bound.branch,
                 desired.watched,
-                desired.revision,
+                tip,
                 host_text,
                 [monitor.monitor for _, monitor in survey.running(known).values()],
             )

@@ -10,7 +10,7 @@ from mirage_hooks.boot.artifact import Missing, Provenance
 from mirage_hooks.boot.errors import ConfigError, Error
 from mirage_hooks.boot.guest import Boot, Guest, NetworkConfig, check_name
 from mirage_hooks.boot.host import Host
-from mirage_hooks.boot.repository import Revision
+from mirage_hooks.boot.revision import Revision
 from mirage_hooks.boot.secrets import Vault
 from mirage_hooks.boot.store import Store
 

@@ -11,6 +11,7 @@ from mirage_hooks.boot.files import write_atomic
 from mirage_hooks.boot.process import ProcessId, boot_id
 from mirage_hooks.boot.record import State
 from mirage_hooks.boot.repository import Repository
+from mirage_hooks.boot.revision import Revision
 
 # What the dropped hook knows how to read.
 FORMAT = "1"
@@ -26,7 +27,7 @@ def write(
     repository: Repository,
     branch: str,
     paths: Iterable[str],
-    seen: str,
+    seen: Revision,
     host_text: bytes,
     monitors: Iterable[ProcessId],
 ) -> None:
@@ -36,15 +37,16 @@ def write(
     it was read, then the object ids. Beside it lie the names they belong to, and the monitors that
     have to be alive, and the host file, by which the hook knows whether they still are the ones.
     """
-    names = [f"refs/heads/{branch}:{path}" for path in paths]
-    identities = repository.identify(names)
-    if repository.tip(branch).id != seen:
+    # Not by asking git, as the hook does: its own look into a folder of old images takes a while.
+    oids = {f"refs/heads/{branch}:{path}": seen.oid(path) for path in paths}
+    if repository.tip(branch).id != seen.id:
         return
+    identities = "".join(f"{oid or f'{name} missing'}\n" for name, oid in oids.items())
     head = f"{FORMAT} {boot_id()} ref: refs/heads/{branch}\n".encode()
     living = "".join(f"{one.pid} {one.start}\n" for one in monitors)
     write_atomic(state.monitors, living.encode())
     write_atomic(state.bound, host_text)
-    write_atomic(state.watched, "".join(f"{name}\n" for name in names).encode())
+    write_atomic(state.watched, "".join(f"{name}\n" for name in oids).encode())
     # The hook's sh reads by lines: the last one is ended for it, ended in the file or not.
     host_lines = host_text if host_text.endswith(b"\n") or not host_text else host_text + b"\n"
     write_atomic(state.settled, head + host_lines + identities.encode())

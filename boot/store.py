@@ -12,7 +12,7 @@ import msgspec
 
 from mirage_hooks.boot.errors import HostError
 from mirage_hooks.boot.files import is_abandoned, sync_folder, write_atomic
-from mirage_hooks.boot.repository import Blob
+from mirage_hooks.boot.revision import Blob
 from mirage_hooks.boot.unpack import Unpacked, unpack
 
 

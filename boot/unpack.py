@@ -15,7 +15,7 @@ from typing import IO, cast
 import msgspec
 
 from mirage_hooks.boot.errors import ImageError
-from mirage_hooks.boot.repository import Blob
+from mirage_hooks.boot.revision import Blob
 
 if sys.version_info >= (3, 14):
     from compression import zstd

@@ -12,7 +12,8 @@ from mirage_hooks.boot.errors import Error, HostError, ImageError
 from mirage_hooks.boot.guest import Guest, short
 from mirage_hooks.boot.host import Host, Limits
 from mirage_hooks.boot.record import State
-from mirage_hooks.boot.repository import Blob, Repository, Revision
+from mirage_hooks.boot.repository import Repository
+from mirage_hooks.boot.revision import Blob, Revision
 from mirage_hooks.boot.store import Store
 from mirage_hooks.boot.unpack import Unpacked, unpack
 

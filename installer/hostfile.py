@@ -11,7 +11,8 @@ from mirage_hooks.boot.errors import ConfigError, RepositoryError
 from mirage_hooks.boot.guest import check_name
 from mirage_hooks.boot.host import Host
 from mirage_hooks.boot.record import State
-from mirage_hooks.boot.repository import Repository, Revision
+from mirage_hooks.boot.repository import Repository
+from mirage_hooks.boot.revision import Revision
 
 
 @dataclass(frozen=True)

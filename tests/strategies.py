@@ -12,7 +12,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 
 from mirage_hooks.boot.errors import Error
-from mirage_hooks.boot.repository import Repository, Revision
+from mirage_hooks.boot.repository import Repository
+from mirage_hooks.boot.revision import Revision
 from support import run
 
 # What a parser, a terminal, a path or a message may trip over, and then everything else.

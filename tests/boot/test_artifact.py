@@ -17,7 +17,8 @@ from mirage_hooks.boot.artifact import (
 )
 from mirage_hooks.boot.errors import ConfigError, RepositoryError
 from mirage_hooks.boot.guest import Boot, NetworkConfig
-from mirage_hooks.boot.repository import Repository, Revision
+from mirage_hooks.boot.repository import Repository
+from mirage_hooks.boot.revision import Revision
 from support import run
 
 TEMPLATE = "unix/{latest}/www.unix"

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from mirage_hooks.boot.artifact import Missing, locate
 from mirage_hooks.boot.convention import Found, find
 from mirage_hooks.boot.errors import RepositoryError
-from mirage_hooks.boot.repository import Repository, Revision
+from mirage_hooks.boot.repository import Repository
+from mirage_hooks.boot.revision import Revision
 from support import run
 
 SHA = "4f0c" * 10

@@ -16,7 +16,8 @@ from mirage_hooks.boot.artifact import Missing
 from mirage_hooks.boot.errors import ConfigError, Error, ImageError, RepositoryError
 from mirage_hooks.boot.guest import Check, Guest, NetworkConfig, Restart
 from mirage_hooks.boot.host import Host, Limits, Secrets
-from mirage_hooks.boot.repository import Repository, Revision
+from mirage_hooks.boot.repository import Repository
+from mirage_hooks.boot.revision import Revision
 from mirage_hooks.boot.secrets import Vault
 from mirage_hooks.boot.store import Store
 from support import USER, run

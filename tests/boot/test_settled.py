@@ -51,9 +51,16 @@ class Clone:
     ) -> None:
         """Stamp the tip of the branch, as a converge that saw `seen` would."""
         repository = Repository(self.folder)
-        tip = repository.tip("main").id
         host_text = self.state.host_file.read_bytes()
-        settled.write(self.state, repository, "main", paths, seen or tip, host_text, monitors)
+        settled.write(
+            self.state,
+            repository,
+            "main",
+            paths,
+            repository.revision(seen or "main"),
+            host_text,
+            monitors,
+        )
 
     def starts_a_converge(self, folder: Path | None = None, **environment: str) -> bool:
         """Run the hook as git does; return whether it found something to do."""

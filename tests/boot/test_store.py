@@ -16,7 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mirage_hooks.boot.errors import HostError, ImageError
-from mirage_hooks.boot.repository import Blob, Repository
+from mirage_hooks.boot.repository import Repository
+from mirage_hooks.boot.revision import Blob
 from mirage_hooks.boot.store import Store
 from mirage_hooks.boot.unpack import Unpacked
 from support import PACKERS, run

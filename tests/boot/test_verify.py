@@ -13,7 +13,8 @@ from mirage_hooks.boot import verify
 from mirage_hooks.boot.errors import ConfigError, Error, HostError, ImageError, RepositoryError
 from mirage_hooks.boot.host import Host, Limits
 from mirage_hooks.boot.record import State
-from mirage_hooks.boot.repository import Blob, Repository
+from mirage_hooks.boot.repository import Repository
+from mirage_hooks.boot.revision import Blob
 from mirage_hooks.boot.store import Store
 from mirage_hooks.boot.unpack import Unpacked, unpack
 from mirage_hooks.boot.verify import Finding, Verifier, installation

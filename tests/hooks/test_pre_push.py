@@ -108,7 +108,7 @@ class Site:
         bound, text = host.load(self.state.host_file)
         (guest,) = manifest.describe(revision, bound.guest) or []
         paths = [manifest.NAME, *artifact.locate(revision, guest.image).watched]
-        settled.write(self.state, repository, "main", paths, revision.id, text, [])
+        settled.write(self.state, repository, "main", paths, revision, text, [])
 
     def keep(self, text: str) -> None:
         """Put a hook of somebody else's before ours."""

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from mirage_hooks.boot.elf import Image, inspect
 from mirage_hooks.boot.errors import HostError, ImageError
-from mirage_hooks.boot.repository import Blob
+from mirage_hooks.boot.revision import Blob
 from mirage_hooks.boot.store import Store
 from strategies import FILE, Objects, assert_told, examples
 
