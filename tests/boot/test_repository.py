@@ -522,3 +522,23 @@ def test_a_repository_knows_when_it_last_fetched(site: Site) -> None:
     site.git("fetch", "-q")
     os.utime(site.clone / ".git" / "FETCH_HEAD", (1000.0, 1000.0))
     assert Repository(site.clone).last_fetch() == 1000.0
+
+
+def test_the_id_of_what_is_at_a_path_is_git_s(folder: Path) -> None:
+    (folder / "sub").mkdir()
+    (folder / "sub" / "file").write_text("text\n")
+    (folder / "link").symlink_to("sub/file")
+    commit(folder)
+    revision = Repository(folder).tip("main")
+    for path in ("sub", "sub/file", "link"):
+        asked = run("git", "rev-parse", f"main:{path}", cwd=folder).stdout.strip()
+        assert revision.oid(path) == asked
+
+
+@pytest.mark.parametrize("path", ["nothing", "sub/nothing", "link/file", "sub/file/below"])
+def test_what_is_not_there_has_no_id(folder: Path, path: str) -> None:
+    (folder / "sub").mkdir()
+    (folder / "sub" / "file").write_text("text\n")
+    (folder / "link").symlink_to("sub")
+    commit(folder)
+    assert Repository(folder).tip("main").oid(path) is None
