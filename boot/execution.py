@@ -1,6 +1,5 @@
 """Carry a plan out: prepare side by side, stop what is to stop, switch, make good."""
 
-import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -16,12 +15,12 @@ from mirage_hooks.boot.host import Host
 from mirage_hooks.boot.journal import Journal
 from mirage_hooks.boot.manifest import DesiredState
 from mirage_hooks.boot.plan import Action, Known, Launch, Verb, Wish, decide, pin_holds
-from mirage_hooks.boot.record import Phase, State
+from mirage_hooks.boot.record import State
 from mirage_hooks.boot.repository import Repository
 from mirage_hooks.boot.sockets import Listening
 from mirage_hooks.boot.store import Store
 from mirage_hooks.boot.survey import Running
-from mirage_hooks.boot.switch import Switch
+from mirage_hooks.boot.switch import Switch, end
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -175,11 +174,7 @@ class Execution:
         self.changed.add(action.guest)
         live, monitor = self._known[action.guest].live, self._known[action.guest].monitor
         assert live is not None  # noqa: S101 - only what is alive is planned to be stopped
-        # A failed one stays failed: that mark is on its boot digest.
-        phase = Phase.FAILED if live.phase is Phase.FAILED else Phase.ENDED
-        self._state.save(live.become(phase, ended_at=time.time(), reason=action.reason))
-        if monitor is not None:
-            control.stop(monitor)
+        end(self._state, live, monitor, action.reason)
         self._known[action.guest] = survey.look(self._state, action.guest)
         text = f"{action.guest}: generation {live.number} stopped: {action.reason}"
         self._say("guest.stopped", text, guest=action.guest, generation=live.number)

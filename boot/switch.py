@@ -199,6 +199,15 @@ class Switch:
             ) from None
 
 
+def end(state: State, live: Generation, monitor: MonitorState | None, reason: str) -> None:
+    """Record that a generation that lives has ended, and stop it."""
+    # A failed one stays failed: that mark is on its boot digest.
+    phase = Phase.FAILED if live.phase is Phase.FAILED else Phase.ENDED
+    state.save(live.become(phase, ended_at=time.time(), reason=reason))
+    if monitor is not None:
+        control.stop(monitor)
+
+
 def judge(state: State, journal: Journal, generation: Generation) -> tuple[Verdict, Generation]:
     """Try the check of a generation that was fired; record and log the verdict."""
     console = str(state.console(generation))

@@ -1,12 +1,12 @@
 """The host file as `install` writes it: what was asked for, and found; all else as it was."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import tomlkit
 from tomlkit import TOMLDocument
 
 from mirage_hooks.boot import artifact, convention, host, manifest, targets
-from mirage_hooks.boot.convention import Found
+from mirage_hooks.boot.convention import Found, Holding
 from mirage_hooks.boot.errors import ConfigError, RepositoryError
 from mirage_hooks.boot.guest import check_name
 from mirage_hooks.boot.host import Host
@@ -67,20 +67,20 @@ def compose(
     return HostFile(tomlkit.dumps(document), bound.branch, lines)
 
 
-def unbound(revision: Revision, bound: Host) -> list[Found]:
+def unbound(revision: Revision, bound: Host) -> Holding:
     """Return what a revision without a manifest holds by convention, and no guest here is."""
     if revision.find(manifest.NAME) is not None:
-        return []
-    return [one for one in convention.find(revision).guests if one.name not in bound.guest]
+        return Holding()
+    held = convention.find(revision)
+    return replace(held, guests=tuple(one for one in held.guests if one.name not in bound.guest))
 
 
 def _find(document: TOMLDocument, bound: Host, tip: Revision, first: bool) -> list[str]:
     """Describe what is found by convention, where nothing is described yet; say what was found."""
-    if tip.find(manifest.NAME) is not None:
-        return []
-    lines = [f"passed over: {problem.message}" for problem in convention.find(tip).problems]
-    taken = set(bound.guest)
-    for found in unbound(tip, bound):
+    held = unbound(tip, bound)
+    lines = [f"passed over: {problem.message}" for problem in held.problems]
+    taken: set[str] = set()
+    for found in held.guests:
         image = f"{found.name} ({found.target}), image {found.image}"
         if first and found.name not in taken and _runs(found, bound):
             taken.add(found.name)

@@ -3,7 +3,6 @@
 import contextlib
 import os
 import sys
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,8 +15,9 @@ from mirage_hooks.boot import (
     survey,
 )
 from mirage_hooks.boot.errors import ConfigError, HostError, RepositoryError
-from mirage_hooks.boot.record import Phase, State
+from mirage_hooks.boot.record import State
 from mirage_hooks.boot.repository import Repository
+from mirage_hooks.boot.switch import end
 from mirage_hooks.installer import hookfile, hostfile, placing
 from mirage_hooks.installer.hostfile import GuestOption
 from mirage_hooks.installer.placing import Place
@@ -156,11 +156,7 @@ def _stop_all(state: State, running: list[str]) -> list[str]:
         live = survey.look(state, name).live
         monitor = state.monitor_state(live) if live is not None else None
         if live is not None and monitor is not None:
-            ended = {"ended_at": time.time(), "reason": "mirage-hooks was taken out"}
-            # A failed one stays failed: that mark is on its boot digest.
-            phase = Phase.FAILED if live.phase is Phase.FAILED else Phase.ENDED
-            state.save(live.become(phase, **ended))
-            control.stop(monitor)
+            end(state, live, monitor, "mirage-hooks was taken out")
             monitor.monitor.wait_gone(control.GRACE)
             lines.append(f"{name}: generation {live.number} stopped")
     return lines

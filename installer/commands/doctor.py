@@ -172,7 +172,7 @@ def _host_file(repository: Repository, state: State) -> Iterator[Finding]:
         yield Finding("failed", "guests", error.message, error.hint)
         return
     try:
-        for found in hostfile.unbound(tip, bound):
+        for found in hostfile.unbound(tip, bound).guests:
             yield Finding(
                 "warning",
                 "guests",

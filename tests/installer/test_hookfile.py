@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from mirage_hooks.boot.errors import HostError
 from mirage_hooks.installer import hookfile
-from support import Site
+from support import COMMAND, Site
 
 HOOKS = tuple(hookfile.HOOKS)
 
@@ -279,7 +279,8 @@ def test_a_damaged_hook_tells_no_interpreter(tmp_path: Path, text: bytes) -> Non
 def test_an_installed_hook_runs_the_interpreter_that_installed_it(site: Site) -> None:
     site.install()
     hook = site.clone / ".git" / "hooks" / "post-merge"
-    assert hookfile.interpreter(hook) == sys.executable
+    named_by_pip = COMMAND.read_text().splitlines()[0].removeprefix("#!")
+    assert hookfile.interpreter(hook) == named_by_pip
 
 
 def test_a_pull_runs_the_interpreter_isolated(

@@ -23,6 +23,7 @@ from mirage_hooks.boot.errors import HostError, ImageError
 from mirage_hooks.boot.revision import Blob
 from mirage_hooks.boot.store import Store
 from strategies import FILE, Objects, assert_told, examples
+from support import PACKERS
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -336,13 +337,6 @@ def test_a_hostile_file_is_looked_at_soon_and_in_little_memory(folder: Path, nam
 
 LIMIT = 1 << 20
 SCRIPT = b"#!/bin/sh\nexec sleep 1000\n"
-PACKERS: dict[str, Callable[[bytes], bytes]] = {
-    "none": bytes,
-    "gzip": gzip.compress,
-    "bzip2": bz2.compress,
-    "xz": lzma.compress,
-    "zstd": zstd.compress,
-}
 # By Python's other way to unpack: whole, in memory.
 UNPACKERS: dict[str, Callable[[bytes], bytes]] = {
     "none": bytes,
