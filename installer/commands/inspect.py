@@ -122,7 +122,8 @@ def _describe(state: State, name: str, known: Known) -> dict[str, object]:
         return facts
     return facts | {
         "since": moment(monitor.started),
-        "address": ", ".join(shown.observed) or network.configured(shown.boot).describe(),
+        "address": ", ".join(shown.observed)
+        or "; ".join(one.describe() for one in network.configured(shown.boot)),
         "restarts": monitor.restarts,
         "pid": monitor.tender.pid if monitor.tender is not None else None,
     }
