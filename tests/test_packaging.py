@@ -81,9 +81,9 @@ def test_one_name_is_installed() -> None:
     assert top_level.split() == ["mirage_hooks"]
 
 
-def test_one_command_is_installed() -> None:
+def test_one_command_and_its_helper_are_installed() -> None:
     scripts = metadata.distribution("mirage-hooks").entry_points.select(group="console_scripts")
-    assert [script.name for script in scripts] == ["mirage-hooks"]
+    assert [script.name for script in scripts] == ["mirage-hooks", "mirage-hooks-tap"]
 
 
 @pytest.mark.parametrize("name", LAYERS)
@@ -179,3 +179,9 @@ def test_the_engine_loads_nothing_of_the_command_line(tmp_path: Path) -> None:
 
 def test_the_command_line_loads_no_tables_before_it_needs_them(tmp_path: Path) -> None:
     assert "rich" not in modules_after("import mirage_hooks.installer.cli", tmp_path)
+
+
+@pytest.mark.parametrize("module", ["taps", "tap_helper"])
+def test_links_are_not_asked_for_before_there_is_need(tmp_path: Path, module: str) -> None:
+    loaded = modules_after(f"import mirage_hooks.boot.{module}", tmp_path)
+    assert loaded & HEAVY == set()
