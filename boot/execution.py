@@ -129,10 +129,10 @@ class Execution:
             return None
         return switch
 
-    def _held_taps(self) -> frozenset[str | None]:
+    def _held_taps(self) -> frozenset[str]:
         live = [one.live for one in self._known.values() if one.live is not None]
         nics = [nic for generation in live for nic in generation.boot.nics.values()]
-        return frozenset(nic.link for nic in nics if nic.kind == "tap")
+        return frozenset(str(nic.link) for nic in nics if nic.kind == "tap")
 
     def fetch(self, guest: str, launch: Launch) -> None:
         """Have the image of a state in the store: if need be, from its blob in the history.

@@ -173,9 +173,7 @@ class Switch:
     def _names(self) -> dict[str, object]:
         return {"guest": self.generation.guest, "generation": self.generation.number}
 
-    def _start_monitor(
-        self, image: Path, hidden: tuple[str, ...], held: Container[str]
-    ) -> Wiring:
+    def _start_monitor(self, image: Path, hidden: tuple[str, ...], held: Container[str]) -> Wiring:
         """Have everything ready, and the monitor stand armed with it; return the devices."""
         generation, boot = self.generation, self.generation.boot
         target, inspected = targets.named(boot.target), elf.inspect(image)

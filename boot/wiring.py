@@ -88,9 +88,7 @@ def alias(state: State, generation: Generation) -> str:
     return links.tap_alias(state.installation, generation.guest, generation.number)
 
 
-def _tap(
-    state: State, generation: Generation, device: str, nic: Nic, held: Container[str]
-) -> str:
+def _tap(state: State, generation: Generation, device: str, nic: Nic, held: Container[str]) -> str:
     assert nic.link is not None  # noqa: S101 - only QEMU's own network has none
     user = generation.boot.user
     owner = pwd.getpwnam(user).pw_uid if user is not None else os.geteuid()
