@@ -83,6 +83,13 @@ def sweep(state: State, known: Mapping[str, Known]) -> None:
         taps.sweep(state.installation, keep)
 
 
+def remove(state: State) -> list[str]:
+    """Take away every link that this installation made; return what was done, a line each."""
+    gone = taps.sweep(state.installation, keep=())
+    bridges, left = links.remove_bridges(state.installation)
+    return [*(f"network: {name} removed" for name in [*gone, *bridges]), *left]
+
+
 def alias(state: State, generation: Generation) -> str:
     """Return what the links of a generation are known by."""
     return links.tap_alias(state.installation, generation.guest, generation.number)
