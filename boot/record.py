@@ -79,6 +79,7 @@ class Generation(msgspec.Struct, frozen=True, kw_only=True):
     ended_at: float | None = None
     reason: str = ""
     observed: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
     @property
     def digest(self) -> str:
