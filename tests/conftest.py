@@ -11,6 +11,7 @@ import pytest
 from hypothesis import settings
 
 from mirage_hooks.boot import control, lock
+from namespace import Namespace, network_namespace
 from support import GUESTS, Site, make_site, monitors_of, run, wait_for
 
 # `HYPOTHESIS_PROFILE=long` looks at ten times as many examples. No deadline in either: a test
@@ -111,3 +112,10 @@ def folder(tmp_path: Path) -> Path:
     folder = tmp_path / "repository"
     run("git", "init", "-q", str(folder), cwd=tmp_path)
     return folder
+
+
+@pytest.fixture
+def namespace() -> Iterator[Namespace]:
+    """A network of the test's own; nothing that was started in it outlives the test."""
+    with network_namespace() as made:
+        yield made
