@@ -50,7 +50,7 @@ class Namespace:
 
     def inside(self, *command: str | Path) -> list[str]:
         """Return the command that runs `command` in here, with the /sys that belongs to it."""
-        return ["ip", "netns", "exec", self.name, *map(str, command)]
+        return ["ip", "netns", "exec", self.name, *_with_taps_for_all(), *map(str, command)]
 
     def run(
         self, *command: str | Path, cwd: Path = Path("/"), check: bool = True
@@ -165,6 +165,19 @@ def missing_for_namespaces() -> str | None:
     if tried.returncode != 0:
         return f"no network namespace can be made here: {tried.stderr.decode().strip()}"
     return None
+
+
+def _with_taps_for_all() -> tuple[str, ...]:
+    # Hosts with udev have /dev/net/tun for everybody (50-udev-default.rules), containers may not.
+    # `ip netns exec` gives each command mounts of its own: this one is seen by nobody else.
+    if Path("/dev/net/tun").stat().st_mode & 0o006 == 0o006:
+        return ()
+    steps = (
+        "mount -t tmpfs -o mode=755 tmpfs /dev/net",
+        "mknod -m 666 /dev/net/tun c 10 200",
+        'exec "$@"',
+    )
+    return ("sh", "-c", " && ".join(steps), "sh")
 
 
 def _pings(address: str, seconds: float) -> bool:
