@@ -53,7 +53,7 @@ def make(name: str, bridge: str, owner: int, alias: str) -> None:
             netlink.set_up(index, master=port_of.index)
 
 
-def require_tap(name: str, owner: int, held: bool) -> None:
+def require_tap(name: str, owner: int, held: bool = False) -> None:
     """Raise HostError where a tap that was made beforehand does not serve a user.
 
     It may be busy if it is `held` by a guest that will have ended.

@@ -35,11 +35,9 @@ def attach(state: State, generation: Generation, copies: bool, held: Container[s
     this fails as well.
     """
     boot = generation.boot
-    made = {
-        device: _tap(state, generation, device, nic, held)
-        for device, nic in boot.nics.items()
-        if nic.kind != "user"
-    }
+    made = taps_of(state, generation)
+    for device, name in made.items():
+        _have_tap(state, generation, boot.nics[device], name, held)
     volumes = {}
     for device, volume in boot.volumes.items():
         _refuse_unfit(volume.path)
@@ -50,6 +48,18 @@ def attach(state: State, generation: Generation, copies: bool, held: Container[s
                 users.refuse_closed(volume.path, boot.user)
             volumes[device] = volume.path
     return Wiring(made, volumes)
+
+
+def taps_of(state: State, generation: Generation) -> dict[str, str]:
+    """Return the names of a generation's taps by the devices' names, there or not."""
+    number, guest = generation.number, generation.guest
+    return {
+        device: nic.link
+        if nic.kind == "tap" and nic.link is not None
+        else links.tap_name(state.installation, guest, number, device)
+        for device, nic in generation.boot.nics.items()
+        if nic.kind != "user"
+    }
 
 
 def make_bridges(state: State, bound: Host, names: Iterable[str]) -> None:
@@ -95,16 +105,15 @@ def alias(state: State, generation: Generation) -> str:
     return links.tap_alias(state.installation, generation.guest, generation.number)
 
 
-def _tap(state: State, generation: Generation, device: str, nic: Nic, held: Container[str]) -> str:
-    assert nic.link is not None  # noqa: S101 - only QEMU's own network has none
+def _have_tap(
+    state: State, generation: Generation, nic: Nic, name: str, held: Container[str]
+) -> None:
     user = generation.boot.user
     owner = pwd.getpwnam(user).pw_uid if user is not None else os.geteuid()
     if nic.kind == "tap":
-        taps.require_tap(nic.link, owner, nic.link in held)
-        return nic.link
-    name = links.tap_name(state.installation, generation.guest, generation.number, device)
-    taps.add_tap(name, nic.link, owner, alias(state, generation))
-    return name
+        taps.require_tap(name, owner, name in held)
+    elif nic.link is not None:
+        taps.add_tap(name, nic.link, owner, alias(state, generation))
 
 
 def _refuse_unfit(path: str) -> None:
