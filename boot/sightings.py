@@ -68,7 +68,7 @@ def describe(
     configured: Configured, sightings: Iterable[Sighting], fired_at: float
 ) -> tuple[str, str | None]:
     """Return what was configured and observed, in a line, and the difference if there is one."""
-    seen = _first_of_each(sightings)
+    seen = first_of_each(sightings)
     # A link-local address comes with every IPv6 stack: it is told where it was asked for, or alone.
     asked = {address.ip for address in configured.addresses}
     told = [one for one in seen if not one.ip.is_link_local or one.ip in asked] or seen
@@ -89,7 +89,7 @@ def from_console(lines: Iterable[str]) -> list[Sighting]:
     return found[:MOST_SIGHTINGS]
 
 
-def _first_of_each(sightings: Iterable[Sighting]) -> list[Sighting]:
+def first_of_each(sightings: Iterable[Sighting]) -> list[Sighting]:
     """Return one sighting of each address at each MAC: what the wire says goes before words."""
     first: dict[tuple[object, str], Sighting] = {}
     for one in sorted(sightings, key=lambda one: (one.how == "console", one.at)):

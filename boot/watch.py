@@ -48,8 +48,9 @@ class Watch:
             config = self._boot.network[device]
             told = Configured(config.interfaces, config.gateways, config.dhcp, nic.mac)
             text, warning = sightings.describe(told, found, fired_at)
-            addresses = dict.fromkeys(f"{one.address} at {one.mac}" for one in found)
-            yield Observation(device, text, tuple(addresses), warning)
+            seen = sightings.first_of_each(found)
+            addresses = tuple(f"{one.address} at {one.mac}" for one in seen)
+            yield Observation(device, text, addresses, warning)
 
     def reachable(self, console: str) -> list[Reachable]:
         """Return where the guest is to be found: as configured, or else as it was seen."""
