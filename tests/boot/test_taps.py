@@ -184,6 +184,14 @@ def test_a_link_of_another_kind_is_not_taken(host: Namespace) -> None:
         add()
 
 
+def test_a_tap_that_somebody_makes_meanwhile_is_not_taken(host: Namespace) -> None:
+    host.tap(NAME, user="daemon")
+    before = find(NAME)
+    with pytest.raises(OSError, match="busy"), netlink.new_tap(NAME, NOBODY):
+        pass
+    assert find(NAME) == before
+
+
 def test_a_missing_bridge_is_told_and_no_tap_is_made(host: Namespace) -> None:
     with pytest.raises(HostError, match="bridge br-none does not exist"):
         taps.add_tap(NAME, "br-none", NOBODY, ALIAS)
