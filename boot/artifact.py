@@ -136,6 +136,10 @@ def difference(old: Boot, new: Boot, path: str, size: str) -> str:
         changes.append(f"user {old.user} -> {new.user}")
     if old.network != new.network:
         changes.append(f"network {_networks(old)} -> {_networks(new)}")
+    elif old.nics != new.nics:
+        changes.append(f"network bound to {_links(old)} -> {_links(new)}")
+    if old.volumes != new.volumes:
+        changes.append(f"volumes {_volumes(old)} -> {_volumes(new)}")
     if old.arguments != new.arguments:
         changes.append(f"arguments {_arguments(old)} -> {_arguments(new)}")
     if old.secrets != new.secrets:
@@ -147,6 +151,14 @@ def difference(old: Boot, new: Boot, path: str, size: str) -> str:
 
 def _networks(boot: Boot) -> str:
     return ", ".join(f"{name} {one.mode}" for name, one in boot.network.items()) or "none"
+
+
+def _links(boot: Boot) -> str:
+    return ", ".join(f"{one.link or one.kind} {one.mac}" for one in boot.nics.values()) or "none"
+
+
+def _volumes(boot: Boot) -> str:
+    return ", ".join(one.path for one in boot.volumes.values()) or "none"
 
 
 def _arguments(boot: Boot) -> str:

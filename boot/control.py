@@ -42,7 +42,8 @@ class RestartPolicy:
 class Orders:
     """All that a monitor needs to know about its generation; it reads nothing else.
 
-    `redact` is what its console log is not to show, the longest first.
+    `redact` is what its console log is not to show, the longest first. `files` are paths among the
+    arguments that `user` may not reach.
     """
 
     guest: str
@@ -52,6 +53,7 @@ class Orders:
     argv: list[str]
     redact: list[str]
     environment: dict[str, str]
+    files: list[str]
     user: str | None
     socket: str
     restart: RestartPolicy

@@ -23,6 +23,7 @@ from mirage_hooks.boot import (
     request,
     settled,
     survey,
+    wiring,
 )
 from mirage_hooks.boot.environment import leave_operation
 from mirage_hooks.boot.errors import Error, HostError
@@ -71,6 +72,7 @@ class Converger:
             )
             self._say_branch(bound.branch)
             known = recover.recover(self._state, self._journal)
+            wiring.sweep(self._state, known)
             self._execution = Execution(
                 self._repository,
                 self._state,
@@ -82,7 +84,9 @@ class Converger:
             )
             if self._request.verb == "stop":
                 return self._stop_and_hold(tip, bound, known)
-            desired = manifest.read(tip, bound, store, Vault(self._state.secrets))
+            desired = manifest.read(
+                tip, bound, store, Vault(self._state.secrets), self._state.installation
+            )
             self._say_unknown(desired)
             if self._request.verb != "deploy":
                 settled.clear(self._state)  # before a word of the operator's changes
@@ -94,6 +98,7 @@ class Converger:
             self._execution.make_good(desired, actions)
             if self._execution.changed:
                 known = survey.look_at_all(self._state)
+                wiring.sweep(self._state, known)
             return self._finish(tip, desired, bound, host_text, known)
 
     def _take_trigger(self) -> None:
@@ -140,7 +145,9 @@ class Converger:
                 self._execution.stop(Action(Verb.STOP, name, "held by hand"))
             else:
                 self._say("guest.held", f"{name}: held by hand", guest=name)
-        self._collect(bound, None, survey.look_at_all(self._state))
+        known = survey.look_at_all(self._state)
+        wiring.sweep(self._state, known)
+        self._collect(bound, None, known)
         self._end(0, "done: no pull starts what is held, until `mirage-hooks start` does")
         return 0
 

@@ -11,13 +11,24 @@ from elftools.elf.elffile import ELFFile
 
 from mirage_hooks.boot.errors import ImageError
 from mirage_hooks.boot.guest import Target
+from mirage_hooks.boot.image import Image
 
 _MACHINES = {"x86_64": "EM_X86_64", "aarch64": "EM_AARCH64"}
 
-# Solo5's elf_abi.h: the note of owner "Solo5" and type "ABI1" starts with the target's number.
+# Solo5's elf_abi.h: the note of owner "Solo5" and type "ABI1" starts with the target's number
+# and the version of its ABI.
 _SOLO5_ABI = 0x31494241
+_ABI = struct.Struct("<II")
 _SOLO5_TARGETS: dict[int, Target] = {1: "hvt", 2: "spt", 3: "virtio", 6: "xen"}
 
+# Solo5's mft_abi.h: the note of type "MFT1" holds the version and the number of entries, and behind
+# them the entries: a name in 68 bytes, a type, and what is for the tender's use.
+_SOLO5_MANIFEST = 0x3154464D
+_MANIFEST_HEAD = struct.Struct("<II")
+_MANIFEST_ENTRY = struct.Struct("<68sI32x")
+_MANIFEST_VERSION, _MOST_DEVICES = 1, 64
+_DEVICES = {1: "BLOCK_BASIC", 2: "NET_BASIC"}
+_RESERVED_FIRST = 1 << 30
 
 # Kinds of segments, and how a program header and the head of a note are laid out in 64 bit files.
 _PT_LOAD, _PT_NOTE = 1, 4
@@ -33,13 +44,6 @@ class _Segment(msgspec.Struct, frozen=True):
     kind: int
     offset: int
     size: int
-
-
-class Image(msgspec.Struct, frozen=True):
-    """What an image turned out to be."""
-
-    target: Target
-    script: bool = False
 
 
 def inspect(path: Path) -> Image:
@@ -83,7 +87,7 @@ def _inspect_elf(file: BinaryIO) -> Image:
     end = max(segment.offset + segment.size for segment in segments)
     if end > size:
         raise ImageError(f"it is cut short: {size} bytes of at least {end}")
-    return Image(_target(elf, file, notes))
+    return _identify(elf, file, notes)
 
 
 # By hand, not by pyelftools: to that, a dynamic segment is a reason to go through all sections, and
@@ -102,18 +106,47 @@ def _segments(elf: ELFFile, file: BinaryIO) -> Iterator[_Segment]:
         yield _Segment(kind, offset, size)
 
 
-def _target(elf: ELFFile, file: BinaryIO, segments: list[_Segment]) -> Target:
+def _identify(elf: ELFFile, file: BinaryIO, segments: list[_Segment]) -> Image:
+    """Return what the notes say that an image is: for `unix`, nothing."""
+    image, manifest = Image("unix"), b""
     for segment in segments:
         file.seek(segment.offset)
         for owner, kind, content in _notes(elf, file.read(segment.size)):
             if owner == b"Solo5" and kind == _SOLO5_ABI:
-                number = int.from_bytes(content[:4], "little")
-                if number not in _SOLO5_TARGETS:
-                    raise ImageError(f"its Solo5 target, number {number}, is not known here")
-                return _SOLO5_TARGETS[number]
-            if owner == b"Xen":
-                return "xen"
-    return "unix"
+                image = _solo5(content)
+            elif owner == b"Solo5" and kind == _SOLO5_MANIFEST:
+                manifest = content
+            elif owner == b"Xen" and image.abi is None:
+                image = Image("xen")
+    if image.abi is None or not manifest:
+        return image
+    return msgspec.structs.replace(image, devices=_manifest(manifest))
+
+
+def _solo5(content: bytes) -> Image:
+    number, abi = _ABI.unpack_from(content)
+    if number not in _SOLO5_TARGETS:
+        raise ImageError(f"its Solo5 target, number {number}, is not known here")
+    return Image(_SOLO5_TARGETS[number], abi=abi)
+
+
+def _manifest(content: bytes) -> dict[str, str]:
+    """Return the devices that a manifest names, as Solo5's mft_validate would have them."""
+    # The compiler aligns the manifest to 8 bytes, which the note's head of 20 is no multiple of.
+    data = content[len(content) % 8 :]
+    version, entries = _MANIFEST_HEAD.unpack_from(data)
+    size = _MANIFEST_HEAD.size + entries * _MANIFEST_ENTRY.size
+    if version != _MANIFEST_VERSION or not 1 <= entries <= _MOST_DEVICES or len(data) != size:
+        raise ImageError("its Solo5 manifest is damaged, or of a version that is not known here")
+    (_, first), *rest = _MANIFEST_ENTRY.iter_unpack(data[_MANIFEST_HEAD.size :])
+    devices = {name.partition(b"\0")[0].decode("ascii"): kind for name, kind in rest}
+    if (
+        first != _RESERVED_FIRST
+        or len(devices) < len(rest)
+        or not set(devices.values()) <= {*_DEVICES}
+    ):
+        raise ImageError("its Solo5 manifest has a device that is not known here, or two of a name")
+    return {name: _DEVICES[kind] for name, kind in devices.items()}
 
 
 def _notes(elf: ELFFile, data: bytes) -> Iterator[tuple[bytes, int, bytes]]:

@@ -1,5 +1,6 @@
 """Carry a plan out: prepare side by side, stop what is to stop, switch, make good."""
 
+import contextlib
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -8,7 +9,17 @@ from typing import TypeVar
 
 import msgspec
 
-from mirage_hooks.boot import control, manifest, network, recover, settled, sockets, survey
+from mirage_hooks.boot import (
+    binding,
+    control,
+    manifest,
+    network,
+    recover,
+    settled,
+    sockets,
+    survey,
+    wiring,
+)
 from mirage_hooks.boot.errors import Error, HostError, RepositoryError
 from mirage_hooks.boot.guest import short
 from mirage_hooks.boot.host import Host
@@ -77,6 +88,7 @@ class Execution:
             settled.clear(self._state)
             live = survey.running(self._known)
             taken = sockets.listening(but=_pids(live.values())) if launches else {}
+            self._make_bridges(launches)
             armed = [one for one in _side_by_side(partial(self._arm, taken), launches) if one]
             if not self._postpone(desired, stops):
                 for action in stops:
@@ -92,21 +104,35 @@ class Execution:
             if action.verb is Verb.KEEP:
                 self._apply_live(action)
 
+    def _make_bridges(self, launches: list[Action]) -> None:
+        """Make what bridges are to be ours. That one cannot be made is found again at its taps."""
+        boots = [action.launch.boot for action in launches if action.launch is not None]
+        names = [boot.network[device].network for boot in boots for device in boot.nics]
+        with contextlib.suppress(HostError):
+            wiring.make_bridges(self._state, self._bound, names)
+
     def _arm(self, taken: Listening, action: Action) -> Switch | None:
         launch = action.launch
         assert launch is not None  # noqa: S101 - starts and replacements have one
-        switch = Switch(self._repository.common_dir, self._state, self._store, self._journal)
+        switch = Switch(
+            self._repository.common_dir, self._state, self._store, self._journal, self._bound
+        )
         try:
             # Once more: it may be a recorded state, from before the host took a right away.
             manifest.admit(launch.boot, self._bound)
             _refuse_taken_port(action.guest, launch, taken)
             self.fetch(action.guest, launch)
-            switch.arm(action.guest, launch, self._origin)
+            switch.arm(action.guest, launch, self._origin, self._held_taps())
         except (Error, OSError) as error:
             self._unarmed.add(action.guest)
             self._fault(action.guest, error)
             return None
         return switch
+
+    def _held_taps(self) -> frozenset[str]:
+        live = [one.live for one in self._known.values() if one.live is not None]
+        nics = [nic for generation in live for nic in generation.boot.nics.values()]
+        return frozenset(str(nic.link) for nic in nics if nic.kind == "tap")
 
     def fetch(self, guest: str, launch: Launch) -> None:
         """Have the image of a state in the store: if need be, from its blob in the history.
@@ -136,13 +162,14 @@ class Execution:
         return bool(waiting)
 
     def _abandon_blocked(self, armed: list[Switch], live: dict[str, Running]) -> list[Switch]:
-        """Give up, before anything is touched, what needs the port of a guest that stays."""
+        """Give up, before anything is touched, what needs what a guest that stays has."""
         moving = {switch.generation.guest for switch in armed}
         free = []
         for switch in armed:
             staying = [pair for name, pair in live.items() if name not in moving]
-            if holder := next((pair for pair in staying if _in_the_way(pair, switch)), None):
-                text = f"{switch.generation.guest}: its port is still that of {holder[0].guest}"
+            if holder := next((pair for pair in staying if _contested(pair, switch)), None):
+                what = _contested(holder, switch)
+                text = f"{switch.generation.guest}: {what} is still that of {holder[0].guest}"
                 switch.abandon(text)
                 self._unarmed.add(switch.generation.guest)
                 self._fault(switch.generation.guest, HostError(text))
@@ -162,7 +189,7 @@ class Execution:
                 [
                     pair
                     for name, pair in moving.items()
-                    if pair is not None and (name == guest or _in_the_way(pair, switch))
+                    if pair is not None and (name == guest or _contested(pair, switch))
                 ]
             )
             switch.judge()
@@ -243,15 +270,18 @@ def _pids(running: Iterable[Running]) -> frozenset[int]:
     return sockets.families(tenders)
 
 
-def _in_the_way(running: Running, switch: Switch) -> bool:
-    """Whether a running generation has an address that a new one is to listen on."""
-    wanted = network.endpoints(switch.generation.boot.arguments)
-    held = network.endpoints(running[0].boot.arguments)
-    return any(one.overlaps(other) for one in wanted for other in held)
+def _contested(running: Running, switch: Switch) -> str:
+    """Return what a running generation has that a new one is to have, "" for nothing."""
+    old, new = running[0].boot, switch.generation.boot
+    held = network.endpoints(old)
+    for endpoint in network.endpoints(new):
+        if any(endpoint.overlaps(other) for other in held):
+            return f"port {endpoint.port}"
+    return min(binding.exclusive(old) & binding.exclusive(new), default="")
 
 
 def _refuse_taken_port(guest: str, launch: Launch, listening: Listening) -> None:
-    if found := sockets.taken(network.endpoints(launch.boot.arguments), listening):
+    if found := sockets.taken(network.endpoints(launch.boot), listening):
         endpoint, process = found
         raise HostError(
             f"{guest}: {endpoint} is in use by {process}",

@@ -2,18 +2,19 @@
 
 import hashlib
 import re
-from ipaddress import IPv4Interface, IPv6Interface, ip_address, ip_interface
 from typing import Literal
 from urllib.parse import urlsplit
 
 import msgspec
 
+from mirage_hooks.boot import device
 from mirage_hooks.boot.control import RestartPolicy
+from mirage_hooks.boot.device import BlockConfig, NetworkConfig, Nic, Volume
 
 Target = Literal["unix", "hvt", "spt", "virtio", "xen"]
 
 NAME = re.compile(r"[A-Za-z][-A-Za-z0-9_.]*\Z")
-_DEVICE = re.compile(r"[A-Za-z0-9][-A-Za-z0-9_.]{0,66}\Z")  # Solo5's own have 67 at most
+_VERSION = re.compile(r"([1-9])\.([0-9]{1,3})\Z")
 _DURATION = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)(ms|s|m|h)\Z")
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 
@@ -22,9 +23,6 @@ _MOST = 10**40
 
 # The longest a check may take, seconds: the lock is held meanwhile.
 MOST_WITHIN = 900
-
-# The logical network of the host's own sockets: MirageOS's socket stack, on the unix target.
-HOST_NETWORK = "host"
 
 
 def seconds(duration: str) -> float:
@@ -45,52 +43,11 @@ def check_name(name: str) -> str:
     return name
 
 
-class NetworkConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """How one network device of a guest is attached and addressed."""
-
-    network: str = HOST_NETWORK
-    address: str | None = None
-    gateway: str | None = None
-    dhcp: bool = False
-    baked: bool = False
-
-    def __post_init__(self) -> None:
-        modes = [self.address is not None, self.dhcp, self.baked]
-        if sum(modes) > 1:
-            raise ValueError("only one of address, dhcp and baked can be given")
-        if self.gateway is not None and self.interface is None:
-            raise ValueError("a gateway needs an address")
-        if self.interface is not None:
-            if "%" in str(self.address):
-                raise ValueError(f"address {self.address!r} has a zone, which no guest takes")
-            if "/" not in (self.address or ""):
-                raise ValueError(
-                    f"address {self.address!r} has no prefix: write it like '10.0.0.2/24'"
-                )
-            if "%" in (self.gateway or ""):
-                raise ValueError(f"gateway {self.gateway!r} has a zone, which no guest takes")
-            if self.gateway is not None and ip_address(self.gateway) not in self.interface.network:
-                raise ValueError(f"gateway {self.gateway} is not on {self.interface.network}")
-        if self.network == HOST_NETWORK and (self.dhcp or self.gateway is not None):
-            raise ValueError("the host's own sockets take neither dhcp nor a gateway")
-
-    @property
-    def mode(self) -> str:
-        """How the device gets its address, in a word, or the address itself."""
-        if self.address is not None:
-            return f"{self.address} via {self.gateway}" if self.gateway else self.address
-        return "dhcp" if self.dhcp else "baked" if self.baked else "no address"
-
-    @property
-    def interface(self) -> IPv4Interface | IPv6Interface | None:
-        """The static address with its prefix, or None."""
-        return ip_interface(self.address) if self.address is not None else None
-
-
 class Check(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """What makes a guest healthy: all that is given, `within` a time; tried at `interval`."""
 
     alive: str | None = None
+    ping: bool = False
     tcp: str | None = None
     http: str | None = None
     console: str | None = None
@@ -124,7 +81,7 @@ class Check(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
         """How long the guest must have run: 2 s where nothing else is asked."""
         if self.alive is not None:
             return seconds(self.alive)
-        return 0.0 if self.tcp or self.http or self.console else 2.0
+        return 0.0 if self.ping or self.tcp or self.http or self.console else 2.0
 
 
 def split_address(address: str) -> tuple[str, int]:
@@ -183,7 +140,10 @@ class Restart(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defa
 
 
 class Guest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """A guest as the manifest and the host file together describe it."""
+    """A guest as the manifest and the host file together describe it.
+
+    `mirage` is the version of MirageOS that its image was built with: arguments differ by it.
+    """
 
     name: str
     target: Target
@@ -191,6 +151,8 @@ class Guest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
     memory: int = 32
     args: tuple[str, ...] = ()
     network: dict[str, NetworkConfig] = {}
+    block: dict[str, BlockConfig] = {}
+    mirage: str = "4.0"
     check: Check = Check()
     restart: Restart = Restart()
     user: str | None = None
@@ -201,18 +163,30 @@ class Guest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
             raise ValueError("memory is in MiB and has to be at least 1")
         if self.memory > _MOST:
             raise ValueError("memory is in MiB and has to be at most 10^40")
-        for device in self.network:
-            if not _DEVICE.match(device):
-                raise ValueError(f"{device!r} cannot name a network device")
+        for kind, names in (("network", self.network), ("block", self.block)):
+            for name in names:
+                if not device.NAME.match(name):
+                    raise ValueError(f"{name!r} cannot name a {kind} device")
+        if both := sorted(self.network.keys() & self.block.keys()):
+            raise ValueError(f"{both[0]!r} names a network and a block device")
+        if not _VERSION.match(self.mirage):
+            raise ValueError(f"mirage {self.mirage!r} is no version: write it like '3.10'")
         for arg in self.args:
             if not arg or not arg.isprintable():
                 raise ValueError(f"argument {arg!r} is empty or holds a control character")
+
+    @property
+    def mirage_version(self) -> tuple[int, int]:
+        """The version of MirageOS, as numbers."""
+        major, _, minor = self.mirage.partition(".")
+        return int(major), int(minor)
 
 
 class Boot(msgspec.Struct, frozen=True, omit_defaults=True):
     """All that makes one boot differ from another: the guest's state, to be booted again as it was.
 
     Defaults are omitted from the encoding, so that a field added later leaves digests as they are.
+    `nics` and `volumes` are the devices as bound to this host, by their names in the image.
     `secrets` is the vault's digest of the secret arguments, which follow `arguments`.
     """
 
@@ -223,6 +197,8 @@ class Boot(msgspec.Struct, frozen=True, omit_defaults=True):
     network: dict[str, NetworkConfig] = {}
     user: str | None = None
     secrets: str | None = None
+    nics: dict[str, Nic] = {}
+    volumes: dict[str, Volume] = {}
 
     @property
     def digest(self) -> str:

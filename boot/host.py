@@ -2,14 +2,21 @@
 
 import re
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 
-from mirage_hooks.boot import ownership, tables
+from mirage_hooks.boot import device, ownership, tables
+from mirage_hooks.boot.device import Forward
 from mirage_hooks.boot.errors import ConfigError, HostError, RepositoryError
 from mirage_hooks.boot.guest import Target, check_name
 
+T = TypeVar("T")
+
 NAME = "host.toml"
+
+# A link's name in the kernel (dev_valid_name of net/core/dev.c), without what needs quoting.
+_LINK = re.compile(r"[A-Za-z0-9][-A-Za-z0-9_.]{0,14}\Z")
 
 # git-check-ref-format(1): `main~1` would be read as a revision, not as a branch.
 _NO_BRANCH = re.compile(r"[\0- ~^:?*\[\\\x7f]|\.\.|@\{|//|^[-/.]|[/.]$")
@@ -29,10 +36,72 @@ class Secrets(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     args_file: str
 
     def __post_init__(self) -> None:
-        if not self.args_file.startswith("/") or not self.args_file.isprintable():
-            raise ValueError(
-                f"args_file {self.args_file!r} has to be a whole path, like '/etc/mirage/www.args'"
-            )
+        check_path("args_file", self.args_file)
+
+
+class HostNetwork(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a logical network is on this host: a bridge, a tap of its own, or QEMU's own network.
+
+    A bridge is there already, or made by us with `create`, with `address` for the host itself.
+    `forward` are ports of the host that lead to a guest in QEMU's own network.
+    """
+
+    bridge: str | None = None
+    create: bool = False
+    address: str | tuple[str, ...] | None = None
+    tap: str | None = None
+    user: bool = False
+    forward: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if [self.bridge is not None, self.tap is not None, self.user].count(True) != 1:
+            raise ValueError("it has to have one of bridge, tap and user = true")
+        for link in (self.bridge, self.tap):
+            if link is not None and not _LINK.match(link):
+                raise ValueError(f"{link!r} cannot name a link: it has at most 15 characters")
+        if (self.create or self.address) and self.bridge is None:
+            raise ValueError("create and address are for a bridge")
+        if bool(self.address) != self.create:
+            raise ValueError("create = true and address go together: a bridge that exists has one")
+        device.NetworkConfig(network="create", address=self.address)
+        if self.forward and not self.user:
+            raise ValueError("forward is for user = true: elsewhere a guest has an address")
+        for text in self.forward:
+            Forward.of(text)
+
+    @property
+    def interfaces(self) -> tuple[device.Interface, ...]:
+        """The host's own addresses on a bridge that we make."""
+        return device.NetworkConfig(network="create", address=self.address).interfaces
+
+
+class HostVolume(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Where a logical volume is."""
+
+    path: str
+
+    def __post_init__(self) -> None:
+        check_path("path", self.path)
+
+
+class Tenders(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Where tenders are that are not on the PATH; `kvm` is false where it is not to be used."""
+
+    hvt: str | None = None
+    spt: str | None = None
+    virtio: str | None = None
+    kvm: bool = True
+
+    def __post_init__(self) -> None:
+        for key in ("hvt", "spt", "virtio"):
+            if (path := getattr(self, key)) is not None:
+                check_path(key, path)
+
+
+def check_path(key: str, path: str) -> None:
+    """Raise ValueError for what is no whole path."""
+    if not path.startswith("/") or not path.isprintable():
+        raise ValueError(f"{key} {path!r} has to be a whole path, like '/etc/mirage/www.args'")
 
 
 class Host(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -48,6 +117,9 @@ class Host(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     limits: Limits = Limits()
     guest: dict[str, dict[str, object]] = {}
     secrets: dict[str, Secrets] = {}
+    networks: dict[str, HostNetwork] = {}
+    volumes: dict[str, HostVolume] = {}
+    tenders: Tenders = Tenders()
 
     def __post_init__(self) -> None:
         if not self.branch or _NO_BRANCH.search(self.branch):
@@ -91,9 +163,24 @@ def parse(text: str, source: str) -> Host:
     host = tables.parse(text, source)
     guests = tables.take_table(host, "guest", source)
     limits = tables.convert(host.pop("limits", {}), Limits, source, "limits")
-    secrets = {
-        name: tables.convert(table, Secrets, source, f"secrets {name}")
-        for name, table in tables.take_table(host, "secrets", source).items()
-    }
+    tenders = tables.convert(host.pop("tenders", {}), Tenders, source, "tenders")
+    secrets = _take(host, "secrets", Secrets, source)
+    networks = _take(host, "networks", HostNetwork, source)
+    volumes = _take(host, "volumes", HostVolume, source)
+    if device.HOST_NETWORK in networks:
+        raise ConfigError(f"{source}: networks host: that is the name of the host's own sockets")
     rest = tables.convert(host, Host, source, "")
-    return msgspec.structs.replace(rest, limits=limits, guest=guests, secrets=secrets)
+    return msgspec.structs.replace(
+        rest,
+        limits=limits,
+        guest=guests,
+        secrets=secrets,
+        networks=networks,
+        volumes=volumes,
+        tenders=tenders,
+    )
+
+
+def _take(host: dict[str, object], key: str, to: type[T], source: str) -> dict[str, T]:
+    found = tables.take_table(host, key, source)
+    return {name: tables.convert(one, to, source, f"{key} {name}") for name, one in found.items()}

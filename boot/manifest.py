@@ -5,10 +5,13 @@ import pwd
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from mirage_hooks.boot import artifact, host, network, secrets, tables, targets
+import msgspec
+
+from mirage_hooks.boot import artifact, binding, device, host, secrets, tables, targets
 from mirage_hooks.boot.artifact import Missing, Provenance
+from mirage_hooks.boot.device import NetworkConfig
 from mirage_hooks.boot.errors import ConfigError, Error
-from mirage_hooks.boot.guest import Boot, Guest, NetworkConfig, check_name
+from mirage_hooks.boot.guest import Boot, Guest, check_name
 from mirage_hooks.boot.host import Host
 from mirage_hooks.boot.revision import Revision
 from mirage_hooks.boot.secrets import Vault
@@ -102,7 +105,7 @@ def _read_guests(revision: Revision, bound: Host) -> tuple[dict[str, Guest], fro
                 _convert(name, theirs, source, bound)
         table = {**(theirs or {}), **ours}
         guests[name] = _bind(name, table, host.NAME if ours else source, bound)
-    _refuse_shared_addresses(guests)
+    binding.refuse_shared({name: _boot(guest, bound, "") for name, guest in guests.items()})
     return guests, frozenset(unselected)
 
 
@@ -152,7 +155,9 @@ def _refuse_host_keys(name: str, table: dict[str, object], source: str) -> None:
         )
 
 
-def read(revision: Revision, bound: Host, store: Store, vault: Vault) -> DesiredState:
+def read(
+    revision: Revision, bound: Host, store: Store, vault: Vault, installation: str
+) -> DesiredState:
     """Return the desired state at a revision: images unpacked and verified, secrets kept.
 
     A guest whose image or secrets cannot serve is among the unready ones, with the reason; a
@@ -168,7 +173,8 @@ def read(revision: Revision, bound: Host, store: Store, vault: Vault) -> Desired
             watched.extend(found.watched)
             hidden = secrets.load(bound.secrets[name].args_file) if name in bound.secrets else ()
             digest = vault.add(hidden) if hidden else None
-            guests[name] = _prepare(guest, found, revision.id, store, digest)
+            boot = msgspec.structs.replace(_boot(guest, bound, installation), secrets=digest)
+            guests[name] = _prepare(guest, found, revision.id, store, boot)
         except Missing as missing:
             watched.extend(missing.watched)
             unready[name] = missing
@@ -194,13 +200,21 @@ def _convert(name: str, table: dict[str, object], source: str, bound: Host | Non
         raise ConfigError(f"{source}: {where}: unknown key 'name'")
     table = dict(table)  # its networks are taken out below, and the caller may read it again
     networks = {
-        device: tables.convert(config, NetworkConfig, source, f"{where}: network {device}")
-        for device, config in tables.take_table(table, "network", source, where).items()
+        name: _network(config, source, f"{where}: network {name}")
+        for name, config in tables.take_table(table, "network", source, where).items()
     }
     user = bound.user if bound is not None else None
     return tables.convert(
         {"user": user, **table, "name": name, "network": networks}, Guest, source, where
     )
+
+
+def _network(table: object, source: str, where: str) -> NetworkConfig:
+    try:
+        normal = device.normalise(table) if isinstance(table, dict) else table
+    except ValueError as error:
+        raise ConfigError(f"{source}: {where}: {error}") from None
+    return tables.convert(normal, NetworkConfig, source, where)
 
 
 def _bind(name: str, table: dict[str, object], source: str, bound: Host) -> Guest:
@@ -211,6 +225,7 @@ def _bind(name: str, table: dict[str, object], source: str, bound: Host) -> Gues
         artifact.check_template(guest.image)
         admit(guest, bound)
         targets.of(guest).check(guest)
+        _boot(guest, bound, "")
     except ConfigError as error:
         raise ConfigError(f"{source}: {where}: {error.message}", error.hint) from None
     return guest
@@ -230,6 +245,8 @@ def admit(asked: Guest | Boot, bound: Host) -> None:
         )
     if asked.user is not None or asked.target == "unix":
         check_user(asked.user)
+    if isinstance(asked, Boot):
+        binding.admit(asked, bound)
 
 
 def check_user(user: str | None) -> None:
@@ -251,21 +268,27 @@ def check_user(user: str | None) -> None:
         raise ConfigError(f"user {user!r} can be given only where root runs the guests")
 
 
-def _prepare(
-    guest: Guest, found: artifact.Artifact, commit: str, store: Store, hidden: str | None
-) -> Desired:
-    stored = store.add(found.blob)
-    target = targets.of(guest)
-    targets.refuse_other(found.blob.path, stored.target, guest.target)
-    boot = Boot(
+def _boot(guest: Guest, bound: Host, installation: str, image: str = "") -> Boot:
+    """Return what boots a guest, but for its secrets. Raises ConfigError."""
+    return Boot(
         target=guest.target,
-        image=stored.sha256,
-        arguments=target.arguments(guest),
+        image=image,
+        arguments=targets.of(guest).arguments(guest),
         memory=guest.memory,
         network=guest.network,
         user=guest.user,
-        secrets=hidden,
+        nics=binding.nics(guest, bound, installation),
+        volumes=binding.volumes(guest, bound),
     )
+
+
+def _prepare(
+    guest: Guest, found: artifact.Artifact, commit: str, store: Store, boot: Boot
+) -> Desired:
+    """Return a guest with its image, which `boot` does not name yet. Raises Error."""
+    stored = store.add(found.blob)
+    targets.refuse_other(found.blob.path, stored.target, guest.target)
+    targets.of(guest).fit(boot, stored)
     provenance = Provenance(
         commit=commit,
         path=found.blob.path,
@@ -276,17 +299,4 @@ def _prepare(
         size=stored.size,
     )
     notices = (f"image {found.blob.path} is a script, not an ELF file",) if stored.script else ()
-    return Desired(guest, boot, provenance, notices)
-
-
-def _refuse_shared_addresses(guests: dict[str, Guest]) -> None:
-    listening = {
-        name: network.endpoints(targets.of(guest).arguments(guest))
-        for name, guest in guests.items()
-    }
-    if shared := network.shared(listening):
-        one, other, endpoint = shared
-        raise ConfigError(
-            f"guests {one} and {other} have one address: {endpoint}",
-            "give each its own, or its own port",
-        )
+    return Desired(guest, msgspec.structs.replace(boot, image=stored.sha256), provenance, notices)

@@ -2,57 +2,112 @@
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from ipaddress import IPv4Interface, IPv6Interface, ip_interface
+from ipaddress import ip_interface
+from types import MappingProxyType
 
 import msgspec
 
+from mirage_hooks.boot.device import Forward, Interface, Nic
 from mirage_hooks.boot.guest import Boot
 
 # Unikernels name their own ports; these keys are the custom (--port, --http-port, --https-port).
 _PORT = re.compile(r"--(?:[a-z0-9]+-)*port=([0-9]+)\Z")
 _ADDRESS = re.compile(r"--ipv[46]=(\S+)\Z")
+# What of a guest's arguments is about its network: addresses of any MirageOS, and ports.
+_PASSED = re.compile(
+    r"--(?:[a-z0-9]+-)*(?:ipv[46](?:-gateway|-only)?|ip|netmask|gateways|port)=\S+\Z"
+)
 
 
 class NetworkRecord(msgspec.Struct, frozen=True):
-    """The network configuration of one boot, for the log."""
+    """How a device of one boot is configured, for the log: an address of it, if it has several.
 
+    `device` is None for the host's own sockets; `link` is the bridge or tap it is bound to, `tap`
+    what was made for this generation.
+    """
+
+    device: str | None
     mode: str
     address: str | None
     prefix: int | None
     netmask: str | None
     gateway: str | None
+    link: str | None
+    tap: str | None
+    mac: str | None
     ports: tuple[int, ...]
     passed: tuple[str, ...]
 
     def describe(self) -> str:
         """Return it in one line."""
         where = f"{self.address}/{self.prefix} (netmask {self.netmask})" if self.address else ""
+        tap = f"tap {self.tap}" if self.tap else ""
+        link = f"on {self.link}" if self.link and self.link != self.tap else ""
         parts = [
-            self.mode,
+            f"{self.device} {self.mode}" if self.device else self.mode,
             where,
             f"gateway {self.gateway}" if self.gateway else "",
+            " ".join(part for part in (tap, link) if part),
+            f"mac {self.mac}" if self.mac else "",
             f"port {', '.join(map(str, self.ports))}" if self.ports else "",
             f"passed as {' '.join(self.passed)}" if self.passed else "nothing passed",
         ]
         return ", ".join(part for part in parts if part)
 
 
-def configured(boot: Boot) -> NetworkRecord:
-    """Return the network configuration a boot asks for."""
-    passed = tuple(arg for arg in boot.arguments if _ADDRESS.match(arg) or _PORT.match(arg))
+def configured(boot: Boot, taps: Mapping[str, str] = MappingProxyType({})) -> list[NetworkRecord]:
+    """Return the network configuration a boot asks for; `taps` are those of its generation."""
+    if not boot.nics:
+        return [_on_host_sockets(boot)]
+    return [
+        record
+        for device, nic in boot.nics.items()
+        for record in _of_device(boot, device, nic, taps.get(device))
+    ]
+
+
+def _of_device(boot: Boot, device: str, nic: Nic, tap: str | None) -> Iterator[NetworkRecord]:
+    config = boot.network[device]
+    static = "static" if nic.kind != "user" else "static in QEMU's own network"
+    gateways = {gateway.version: str(gateway) for gateway in config.gateways}
+    for interface in config.interfaces or (None,):
+        yield NetworkRecord(
+            device=device,
+            mode=static if interface else config.mode,
+            address=str(interface.ip) if interface else None,
+            prefix=interface.network.prefixlen if interface else None,
+            netmask=str(interface.netmask) if interface else None,
+            gateway=gateways.get(interface.version) if interface else None,
+            link=nic.link,
+            tap=tap,
+            mac=nic.mac,
+            ports=tuple(Forward.of(text).port for text in nic.forward),
+            passed=_passed(boot),
+        )
+
+
+def _on_host_sockets(boot: Boot) -> NetworkRecord:
     interface = _interface(boot.arguments)
     config = next(iter(boot.network.values()), None)
     return NetworkRecord(
+        device=None,
         mode="baked" if config is not None and config.baked else "host sockets",
         address=str(interface.ip) if interface else None,
         prefix=interface.network.prefixlen if interface else None,
         netmask=str(interface.netmask) if interface else None,
-        gateway=config.gateway if config is not None else None,
+        gateway=str(config.gateways[0]) if config is not None and config.gateways else None,
+        link=None,
+        tap=None,
+        mac=None,
         ports=ports(boot.arguments),
-        passed=passed,
+        passed=_passed(boot),
     )
+
+
+def _passed(boot: Boot) -> tuple[str, ...]:
+    return tuple(arg for arg in boot.arguments if _PASSED.match(arg))
 
 
 def ports(arguments: tuple[str, ...]) -> tuple[int, ...]:
@@ -67,7 +122,7 @@ def ports(arguments: tuple[str, ...]) -> tuple[int, ...]:
     return tuple(map(int, named))
 
 
-def _interface(arguments: tuple[str, ...]) -> IPv4Interface | IPv6Interface | None:
+def _interface(arguments: tuple[str, ...]) -> Interface | None:
     for arg in arguments:
         if match := _ADDRESS.match(arg):
             try:
@@ -103,10 +158,17 @@ class Endpoint:
         return f"[{host}]:{self.port}" if ":" in host else f"{host}:{self.port}"
 
 
-def endpoints(arguments: tuple[str, ...]) -> list[Endpoint]:
-    """Return the host's addresses that a socket-stack guest with these arguments listens on."""
-    found = [str(interface.ip) for arg in arguments if (interface := _interface((arg,)))]
-    return [Endpoint.of(address, port) for port in ports(arguments) for address in found or [""]]
+def endpoints(boot: Boot) -> list[Endpoint]:
+    """Return the host's addresses that a guest listens on: its own sockets, or QEMU's forwards."""
+    if boot.nics:
+        forwards = [Forward.of(text) for nic in boot.nics.values() for text in nic.forward]
+        return [Endpoint.of(one.address, one.port) for one in forwards if one.protocol == "tcp"]
+    if boot.target != "unix":
+        return []
+    found = [str(one.ip) for arg in boot.arguments if (one := _interface((arg,)))]
+    return [
+        Endpoint.of(address, port) for port in ports(boot.arguments) for address in found or [""]
+    ]
 
 
 def shared(guests: Mapping[str, Iterable[Endpoint]]) -> tuple[str, str, Endpoint] | None:

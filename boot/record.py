@@ -31,7 +31,7 @@ from typing import Literal, TypeVar
 
 import msgspec
 
-from mirage_hooks.boot import control, host, ownership
+from mirage_hooks.boot import control, host, installation, ownership
 from mirage_hooks.boot.artifact import Provenance
 from mirage_hooks.boot.control import MonitorState
 from mirage_hooks.boot.errors import HostError
@@ -79,6 +79,7 @@ class Generation(msgspec.Struct, frozen=True, kw_only=True):
     ended_at: float | None = None
     reason: str = ""
     observed: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
     @property
     def digest(self) -> str:
@@ -128,6 +129,7 @@ class State:
 
     def __init__(self, common_dir: Path) -> None:
         self.folder = common_dir / FOLDER
+        self.installation = installation.identify(common_dir)
         self.host_file = self.folder / host.NAME
         self.lock = self.folder / "lock"
         self.trigger = Path(trigger(common_dir))

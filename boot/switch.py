@@ -9,22 +9,37 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Container
 from dataclasses import asdict
 from pathlib import Path
 
 import msgspec
 
-from mirage_hooks.boot import control, health, network, runtime, secrets, sockets, targets
+from mirage_hooks.boot import (
+    control,
+    elf,
+    health,
+    network,
+    runtime,
+    secrets,
+    sockets,
+    targets,
+    wiring,
+)
 from mirage_hooks.boot.console import tail, text_of
 from mirage_hooks.boot.control import Conversation, MonitorState, Orders
-from mirage_hooks.boot.errors import HostError
+from mirage_hooks.boot.errors import Error, HostError
 from mirage_hooks.boot.guest import short
 from mirage_hooks.boot.health import Subject, Verdict
+from mirage_hooks.boot.host import Host
 from mirage_hooks.boot.journal import Journal
 from mirage_hooks.boot.plan import Launch
 from mirage_hooks.boot.record import Generation, Phase, State
 from mirage_hooks.boot.secrets import Vault
 from mirage_hooks.boot.store import Store
+from mirage_hooks.boot.targets.tenders import PATH
+from mirage_hooks.boot.targets.tending import Start
+from mirage_hooks.boot.wiring import Wiring
 
 # How long a monitor may take to stand armed: Python's start on a busy machine; seconds.
 _ARM_SECONDS = 30.0
@@ -32,22 +47,27 @@ _ARM_SECONDS = 30.0
 FIRE_SECONDS = 4 * control.GRACE
 _MONITOR = (sys.executable, "-I", "-m", "mirage_hooks.boot.monitor")
 _CONSOLE_BYTES = 2 * 1024 * 1024
-_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 class Switch:
     """A new generation of one guest, from its record to its verdict."""
 
-    def __init__(self, common_dir: Path, state: State, store: Store, journal: Journal) -> None:
+    def __init__(
+        self, common_dir: Path, state: State, store: Store, journal: Journal, bound: Host
+    ) -> None:
         self._common_dir = common_dir
+        self._bound = bound
         self._state = state
         self._store = store
         self._journal = journal
         self._monitor: Conversation | None = None
         self.generation: Generation
 
-    def arm(self, guest: str, launch: Launch, origin: str) -> None:
-        """Record a new generation and bring its monitor to stand armed. Raises HostError."""
+    def arm(self, guest: str, launch: Launch, origin: str, held: Container[str]) -> None:
+        """Record a new generation and bring its monitor to stand armed. Raises Error.
+
+        `held` are the taps, made beforehand, of guests that run.
+        """
         image, boot = self._store.verify(launch.boot.image), launch.boot
         hidden = Vault(self._state.secrets).read(boot.secrets) if boot.secrets is not None else ()
         self.generation = self._state.save(
@@ -70,22 +90,26 @@ class Switch:
             **self._names(),
         )
         try:
-            self._start_monitor(image, hidden)
-        except HostError as error:
+            wires = self._start_monitor(image, hidden, held)
+        except Error as error:
             self.abandon(error.message)
             raise
         self._become(Phase.ARMED)
-        record = network.configured(launch.boot)
-        self._journal.event(
-            "network.configured",
-            f"{guest}: network: {record.describe()}; commit {short(launch.provenance.commit)}, "
-            f"image {short(launch.boot.image)}",
-            target=launch.boot.target,
-            commit=launch.provenance.commit,
-            image=launch.boot.image,
-            **self._names(),
-            network={name: getattr(record, name) for name in record.__struct_fields__},
-        )
+        self._log_network(wires)
+
+    def _log_network(self, wires: Wiring) -> None:
+        launch = self.generation
+        for record in network.configured(launch.boot, wires.taps):
+            self._journal.event(
+                "network.configured",
+                f"{launch.guest}: network: {record.describe()}; commit "
+                f"{short(launch.provenance.commit)}, image {short(launch.boot.image)}",
+                target=launch.boot.target,
+                commit=launch.provenance.commit,
+                image=launch.boot.image,
+                **self._names(),
+                network={name: getattr(record, name) for name in record.__struct_fields__},
+            )
 
     def fire(self, replaced: list[tuple[Generation, MonitorState]]) -> None:
         """Boot the guest, once the generations it replaces have ended. Raises HostError.
@@ -149,12 +173,23 @@ class Switch:
     def _names(self) -> dict[str, object]:
         return {"guest": self.generation.guest, "generation": self.generation.number}
 
-    def _start_monitor(self, image: Path, hidden: tuple[str, ...]) -> None:
+    def _start_monitor(self, image: Path, hidden: tuple[str, ...], held: Container[str]) -> Wiring:
+        """Have everything ready, and the monitor stand armed with it; return the devices."""
         generation, boot = self.generation, self.generation.boot
-        target = targets.named(boot.target)
-        _, shown = target.command(boot, generation.guest, str(image))
+        target, inspected = targets.named(boot.target), elf.inspect(image)
+        target.fit(boot, inspected)
+        tending = target.tending(self._bound.tenders, boot.user, inspected)
+        if tending.notice:
+            self._journal.event(
+                "guest.tender", f"{generation.guest}: {tending.notice}", **self._names()
+            )
+        wires = wiring.attach(self._state, generation, target.writes_all, held)
+        start = Start(
+            generation.guest, str(image), tending, inspected.devices, wires.taps, wires.volumes
+        )
+        _, shown = target.command(boot, start)
         whole = msgspec.structs.replace(boot, arguments=(*boot.arguments, *hidden))
-        executable, argv = target.command(whole, generation.guest, str(image))
+        executable, argv = target.command(whole, start)
         # Also as the command line has them: a target may quote.
         redact = secrets.words({*hidden, *argv} - {*shown}) if hidden else []
         orders = Orders(
@@ -164,7 +199,8 @@ class Switch:
             executable=executable,
             argv=argv,
             redact=redact,
-            environment={"PATH": _PATH, "LANG": "C.UTF-8"},
+            environment={"PATH": PATH, "LANG": "C.UTF-8"},
+            files=[str(image), *wires.volumes.values()] if tending.path else [],
             user=boot.user if os.geteuid() == 0 else None,
             socket=runtime.socket_path(self._common_dir, generation.guest, generation.number),
             restart=generation.restart.policy(),
@@ -184,12 +220,13 @@ class Switch:
                     stdout=output,
                     stderr=output,
                     cwd="/",
-                    env={"PATH": _PATH, "LANG": "C.UTF-8"},
+                    env={"PATH": PATH, "LANG": "C.UTF-8"},
                     timeout=_ARM_SECONDS,
                     check=True,
                 )
             self._monitor = Conversation(ours)
             self._monitor.receive(_ARM_SECONDS)
+            return wires
         except (OSError, ValueError, subprocess.SubprocessError) as error:
             ours.close()
             raise HostError(

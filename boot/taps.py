@@ -53,8 +53,11 @@ def make(name: str, bridge: str, owner: int, alias: str) -> None:
             netlink.set_up(index, master=port_of.index)
 
 
-def require_tap(name: str, owner: int) -> None:
-    """Raise HostError where a tap that was made beforehand does not serve a user."""
+def require_tap(name: str, owner: int, held: bool) -> None:
+    """Raise HostError where a tap that was made beforehand does not serve a user.
+
+    It may be busy if it is `held` by a guest that will have ended.
+    """
     with links.failing(f"look for tap {name}"):
         link = netlink.find(name)
     if link is None:
@@ -71,7 +74,7 @@ def require_tap(name: str, owner: int) -> None:
         )
     if not link.up:
         raise HostError(f"network: tap {name} is down", f"run as root: ip link set dev {name} up")
-    if link.carrier:
+    if link.carrier and not held:
         raise _busy(name)
 
 

@@ -15,6 +15,7 @@ from typing import IO, cast
 import msgspec
 
 from mirage_hooks.boot.errors import ImageError
+from mirage_hooks.boot.image import Image
 from mirage_hooks.boot.revision import Blob
 
 if sys.version_info >= (3, 14):
@@ -25,15 +26,13 @@ else:
 _CHUNK = 1 << 20
 
 
-class Unpacked(msgspec.Struct, frozen=True):
+class Unpacked(Image, frozen=True, kw_only=True):
     """What an image turned out to be, and how it was packed."""
 
     sha256: str
     size: int
     packed_size: int
     compression: str
-    target: str
-    script: bool
 
 
 # Compressions by the magic bytes their files start with, and what opens them.
@@ -74,7 +73,13 @@ def unpack(blob: Blob, path: Path, limit: int) -> Unpacked:
         image = elf.inspect(path)
     except ImageError as error:
         raise ImageError(f"image {blob.path}: {error.message}", error.hint) from None
-    return Unpacked(digest.hexdigest(), size, blob.size, compression, image.target, image.script)
+    return Unpacked(
+        **msgspec.structs.asdict(image),
+        sha256=digest.hexdigest(),
+        size=size,
+        packed_size=blob.size,
+        compression=compression,
+    )
 
 
 def _read(blob: Blob, compression: str, unpacked: IO[bytes]) -> bytes:

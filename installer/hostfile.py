@@ -9,7 +9,7 @@ from mirage_hooks.boot import artifact, convention, host, manifest, targets
 from mirage_hooks.boot.convention import Found, Holding
 from mirage_hooks.boot.errors import ConfigError, RepositoryError
 from mirage_hooks.boot.guest import check_name
-from mirage_hooks.boot.host import Host
+from mirage_hooks.boot.host import Host, Tenders
 from mirage_hooks.boot.record import State
 from mirage_hooks.boot.repository import Repository
 from mirage_hooks.boot.revision import Revision
@@ -54,7 +54,7 @@ def compose(
         document["user"] = user
     if "limits" not in document:
         limits = tomlkit.table()
-        limits["targets"] = list(targets.known())
+        limits["targets"] = list(targets.found(Tenders()))
         document["limits"] = limits
     for guest in guests:
         _describe(document, guest)

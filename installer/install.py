@@ -13,6 +13,7 @@ from mirage_hooks.boot import (
     pins,
     runtime,
     survey,
+    wiring,
 )
 from mirage_hooks.boot.errors import ConfigError, HostError, RepositoryError
 from mirage_hooks.boot.record import State
@@ -125,6 +126,7 @@ def uninstall(
         if running and leave_running:
             lines.append(f"{', '.join(running)}: left running; their state stays in {state.folder}")
             return lines
+        lines.extend(wiring.remove(state))
         if keep_state:
             lines.append(f"{state.folder}: kept")
             return lines

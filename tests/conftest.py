@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from guests_built import Built
 from mirage_hooks.boot import control, lock
 from namespace import Namespace, network_namespace
 from support import GUESTS, Site, make_site, monitors_of, run, wait_for
@@ -35,6 +36,15 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
         return image
 
     return compile_page
+
+
+@pytest.fixture(scope="session")
+def built() -> Iterator[Built]:
+    """Images for taps, Solo5 and QEMU, and stand-ins for Solo5's tenders."""
+    # Not in pytest's folder: guests may run as another user, who can't get there.
+    with tempfile.TemporaryDirectory(prefix="mh-built-") as folder:
+        Path(folder).chmod(0o755)
+        yield Built(Path(folder))
 
 
 @pytest.fixture(autouse=True)

@@ -1,14 +1,27 @@
 """One module a target, behind one small protocol."""
 
+import contextlib
 from typing import Protocol
 
-from mirage_hooks.boot.errors import ConfigError
+from mirage_hooks.boot.errors import ConfigError, HostError
 from mirage_hooks.boot.guest import Boot, Guest
-from mirage_hooks.boot.targets import unix
+from mirage_hooks.boot.host import Tenders
+from mirage_hooks.boot.image import Image
+from mirage_hooks.boot.targets import solo5, tenders, unix, virtio
+from mirage_hooks.boot.targets.tenders import Program
+from mirage_hooks.boot.targets.tending import Start, Tending
 
 
 class Target(Protocol):
     """What a MirageOS target means on this host."""
+
+    @property
+    def program(self) -> Program | None:
+        """Its tender, None where the image runs by itself."""
+
+    @property
+    def writes_all(self) -> bool:
+        """Whether its tender opens every block device for writing."""
 
     def check(self, guest: Guest) -> None:
         """Raise ConfigError where the target cannot be what the guest asks for."""
@@ -16,16 +29,38 @@ class Target(Protocol):
     def arguments(self, guest: Guest) -> tuple[str, ...]:
         """Return the effective arguments, as the guest is to see them."""
 
-    def command(self, boot: Boot, name: str, image: str) -> tuple[str, list[str]]:
+    def fit(self, boot: Boot, image: Image) -> None:
+        """Raise Error where an image of this target cannot be booted so: devices not its own."""
+
+    def tending(self, given: Tenders, user: str | None, image: Image) -> Tending:
+        """Return the tender for an image. Raises HostError where this host has none for it."""
+
+    def command(self, boot: Boot, start: Start) -> tuple[str, list[str]]:
         """Return what to execute for a boot: the program, and its argument list."""
 
 
-_TARGETS: dict[str, Target] = {"unix": unix.Unix()}
+_TARGETS: dict[str, Target] = {
+    "unix": unix.Unix(),
+    "hvt": solo5.Solo5("hvt"),
+    "spt": solo5.Solo5("spt"),
+    "virtio": virtio.Virtio(),
+}
 
 
 def known() -> tuple[str, ...]:
     """Return the targets that can be run."""
     return tuple(_TARGETS)
+
+
+def found(given: Tenders) -> tuple[str, ...]:
+    """Return the targets whose tender is on this host."""
+    there = []
+    for name, target in _TARGETS.items():
+        with contextlib.suppress(HostError):
+            if target.program is not None:
+                tenders.find(name, target.program, given)
+            there.append(name)
+    return tuple(there)
 
 
 def of(guest: Guest) -> Target:

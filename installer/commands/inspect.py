@@ -1,6 +1,7 @@
 """Commands that show: what runs, what ran, what was said."""
 
 from functools import partial
+from typing import cast
 
 import click
 
@@ -79,6 +80,9 @@ def status(context: click.Context, as_json: bool) -> int:
         "intent",
     ]
     print_table(columns, [[_cell(guest[column]) for column in columns] for guest in guests])
+    for guest in guests:
+        for warning in cast("list[str]", guest["warnings"]):
+            click.echo(f"{guest['guest']}: warning: {warning}")
     return 0
 
 
@@ -109,6 +113,7 @@ def _describe(state: State, name: str, known: Known) -> dict[str, object]:
         "restarts": None,
         "intent": intent,
         "pid": None,
+        "warnings": [],
     }
     if shown is None:
         return facts
@@ -122,9 +127,11 @@ def _describe(state: State, name: str, known: Known) -> dict[str, object]:
         return facts
     return facts | {
         "since": moment(monitor.started),
-        "address": ", ".join(shown.observed) or network.configured(shown.boot).describe(),
+        "address": ", ".join(shown.observed)
+        or "; ".join(one.describe() for one in network.configured(shown.boot)),
         "restarts": monitor.restarts,
         "pid": monitor.tender.pid if monitor.tender is not None else None,
+        "warnings": list(known.live.warnings),
     }
 
 
@@ -170,7 +177,9 @@ def _record(past: Past) -> dict[str, object]:
         "commit": short(generation.provenance.commit),
         "origin": generation.origin,
         "outcome": str(generation.phase),
-        "reason": generation.reason,
+        "reason": "; ".join(
+            [generation.reason, *(f"warning: {one}" for one in generation.warnings)]
+        ),
         "healthy_at": moment(generation.healthy_at),
         "ended_at": moment(generation.ended_at),
         "exit": past.exit,
@@ -179,6 +188,7 @@ def _record(past: Past) -> dict[str, object]:
         "path": generation.provenance.path,
         "arguments": list(generation.boot.arguments),
         "observed": list(generation.observed),
+        "warnings": list(generation.warnings),
         "converge": generation.converge,
         "collected": past.collected,
     }

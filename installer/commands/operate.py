@@ -41,7 +41,7 @@ def _show_plan(context: click.Context, as_json: bool, wish: Wish) -> int:
     bound, _ = host.load(state.host_file)
     store = Store(state.store, bound.limits.image << 20)
     tip = repository.tip(bound.branch)
-    desired = manifest.read(tip, bound, store, Vault(state.secrets))
+    desired = manifest.read(tip, bound, store, Vault(state.secrets), state.installation)
     actions = planning.plan(desired, survey.look_at_all(state), wish)
     if as_json:
         print_json(

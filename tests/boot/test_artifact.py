@@ -15,8 +15,9 @@ from mirage_hooks.boot.artifact import (
     locate,
     mebibytes,
 )
+from mirage_hooks.boot.device import NetworkConfig
 from mirage_hooks.boot.errors import ConfigError, RepositoryError
-from mirage_hooks.boot.guest import Boot, NetworkConfig
+from mirage_hooks.boot.guest import Boot
 from mirage_hooks.boot.repository import Repository
 from mirage_hooks.boot.revision import Revision
 from support import run

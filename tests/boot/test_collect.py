@@ -54,7 +54,7 @@ class Host:
         blobs = self.state.store / "blobs"
         blobs.mkdir(parents=True, exist_ok=True)
         self.store.path(image).write_bytes(b"x" * 1000)
-        stored = Unpacked(image, 1000, 1000, "none", "unix", False)
+        stored = Unpacked("unix", sha256=image, size=1000, packed_size=1000, compression="none")
         (blobs / f"{name}.json").write_bytes(msgspec.json.encode(stored))
         return image
 

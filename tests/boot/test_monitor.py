@@ -158,6 +158,7 @@ def start(compiled: Callable[[str], Path], tmp_path: Path) -> Iterator[Start]:
             argv=["www", "--ipv4=127.0.0.1/8", f"--port={port}", *arguments],
             redact=list(redact),
             environment=ENVIRONMENT,
+            files=[],
             user=user,
             socket=f"{os.environ['XDG_RUNTIME_DIR']}/{number}",
             restart=restart,

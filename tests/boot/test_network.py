@@ -3,7 +3,8 @@
 import pytest
 
 from mirage_hooks.boot import network
-from mirage_hooks.boot.guest import Boot, NetworkConfig
+from mirage_hooks.boot.device import NetworkConfig
+from mirage_hooks.boot.guest import Boot
 from mirage_hooks.boot.network import Endpoint
 
 
@@ -15,7 +16,7 @@ def boot(*arguments: str, **networks: NetworkConfig) -> Boot:
 
 
 def test_a_static_address_is_recorded_with_prefix_netmask_and_ports() -> None:
-    record = network.configured(
+    (record,) = network.configured(
         boot(
             "--ipv4=10.0.0.2/25",
             "--port=80",
@@ -33,33 +34,33 @@ def test_a_static_address_is_recorded_with_prefix_netmask_and_ports() -> None:
 
 
 def test_only_what_concerns_the_network_is_recorded_as_passed() -> None:
-    record = network.configured(boot("--ipv4=10.0.0.2/25", "--secret=x", "--port=80"))
+    (record,) = network.configured(boot("--ipv4=10.0.0.2/25", "--secret=x", "--port=80"))
     assert record.passed == ("--ipv4=10.0.0.2/25", "--port=80")
 
 
 def test_an_ipv6_address_is_recorded_with_its_prefix() -> None:
-    record = network.configured(boot("--ipv6=fd00::2/64"))
+    (record,) = network.configured(boot("--ipv6=fd00::2/64"))
     assert (record.address, record.prefix) == ("fd00::2", 64)
 
 
 def test_a_gateway_is_recorded() -> None:
     config = NetworkConfig(network="public", address="10.0.0.2/24", gateway="10.0.0.1")
-    assert network.configured(boot(service=config)).gateway == "10.0.0.1"
+    assert network.configured(boot(service=config))[0].gateway == "10.0.0.1"
 
 
 def test_a_baked_in_address_is_recorded_as_such() -> None:
-    record = network.configured(boot(service=NetworkConfig(baked=True)))
+    (record,) = network.configured(boot(service=NetworkConfig(baked=True)))
     assert (record.mode, record.address) == ("baked", None)
 
 
 @pytest.mark.parametrize("arguments", [(), ("--ipv4=nonsense",), ("--ipv4=10.0.0.999/8",)])
 def test_no_sound_address_is_recorded_as_none(arguments: tuple[str, ...]) -> None:
-    record = network.configured(boot(*arguments))
+    (record,) = network.configured(boot(*arguments))
     assert (record.address, record.prefix, record.netmask) == (None, None, None)
 
 
 def test_a_record_reads_as_one_line() -> None:
-    record = network.configured(boot("--ipv4=10.0.0.2/24", "--port=80", "--https-port=443"))
+    (record,) = network.configured(boot("--ipv4=10.0.0.2/24", "--port=80", "--https-port=443"))
     assert record.describe() == (
         "host sockets, 10.0.0.2/24 (netmask 255.255.255.0), port 80, 443, "
         "passed as --ipv4=10.0.0.2/24 --port=80 --https-port=443"
@@ -67,7 +68,7 @@ def test_a_record_reads_as_one_line() -> None:
 
 
 def test_a_record_of_nothing_says_that_nothing_was_passed() -> None:
-    assert network.configured(boot()).describe() == "host sockets, nothing passed"
+    assert network.configured(boot())[0].describe() == "host sockets, nothing passed"
 
 
 @pytest.mark.parametrize(
@@ -92,21 +93,27 @@ def test_ports_are_told_by_the_custom_of_unikernels(argument: str, ports: tuple[
 
 def test_a_guest_listens_on_its_address_at_each_of_its_ports() -> None:
     arguments = ("--ipv4=10.0.0.2/24", "--port=80", "--https-port=443")
-    assert network.endpoints(arguments) == [Endpoint("10.0.0.2", 80), Endpoint("10.0.0.2", 443)]
+    assert network.endpoints(boot(*arguments)) == [
+        Endpoint("10.0.0.2", 80),
+        Endpoint("10.0.0.2", 443),
+    ]
 
 
 @pytest.mark.parametrize("arguments", [("--port=80",), ("--ipv4=0.0.0.0/0", "--port=80")])
 def test_a_guest_without_an_address_listens_on_every_one(arguments: tuple[str, ...]) -> None:
-    assert network.endpoints(arguments) == [Endpoint(None, 80)]
+    assert network.endpoints(boot(*arguments)) == [Endpoint(None, 80)]
 
 
 def test_a_guest_with_an_address_of_each_kind_listens_on_both() -> None:
     arguments = ("--ipv6=fd00::2/64", "--ipv4=10.0.0.2/24", "--port=80")
-    assert set(network.endpoints(arguments)) == {Endpoint("fd00::2", 80), Endpoint("10.0.0.2", 80)}
+    assert set(network.endpoints(boot(*arguments))) == {
+        Endpoint("fd00::2", 80),
+        Endpoint("10.0.0.2", 80),
+    }
 
 
 def test_a_guest_that_names_no_port_listens_on_none() -> None:
-    assert network.endpoints(("--ipv4=10.0.0.2/24",)) == []
+    assert network.endpoints(boot("--ipv4=10.0.0.2/24")) == []
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,9 @@ from dataclasses import replace
 import pytest
 
 from mirage_hooks.boot.artifact import Missing, Provenance
+from mirage_hooks.boot.device import NetworkConfig
 from mirage_hooks.boot.errors import ConfigError, Error, ImageError
-from mirage_hooks.boot.guest import Boot, Check, Guest, NetworkConfig, Restart
+from mirage_hooks.boot.guest import Boot, Check, Guest, Restart
 from mirage_hooks.boot.manifest import Desired, DesiredState
 from mirage_hooks.boot.plan import Action, Known, Launch, Verb, Wish, decide, pin_holds, plan
 from mirage_hooks.boot.record import Generation, Intent, Phase

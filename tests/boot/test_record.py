@@ -15,8 +15,9 @@ import pytest
 from mirage_hooks.boot import control
 from mirage_hooks.boot.artifact import Provenance
 from mirage_hooks.boot.control import MonitorState
+from mirage_hooks.boot.device import NetworkConfig
 from mirage_hooks.boot.errors import HostError
-from mirage_hooks.boot.guest import Boot, Check, NetworkConfig, Restart
+from mirage_hooks.boot.guest import Boot, Check, Restart
 from mirage_hooks.boot.process import identify
 from mirage_hooks.boot.record import Generation, Intent, Pause, Phase, State
 from support import USER

@@ -8,9 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mirage_hooks.boot.device import NetworkConfig
 from mirage_hooks.boot.errors import ConfigError
-from mirage_hooks.boot.guest import Boot, Guest, NetworkConfig
-from mirage_hooks.boot.targets.unix import Unix, quote
+from mirage_hooks.boot.guest import Boot, Guest
+from mirage_hooks.boot.targets.mirage import quote
+from mirage_hooks.boot.targets.tending import Start
+from mirage_hooks.boot.targets.unix import Unix
 from support import USER, free_port, get, wait_for
 
 WHITE = " \t\n\v\f\r"
@@ -100,18 +103,13 @@ def test_a_baked_in_address_is_not_passed() -> None:
 
 def test_the_image_is_executed_under_the_guests_name() -> None:
     boot = Boot(target="unix", image="0" * 64, arguments=("--port=80", "--hello=a b"))
-    program, argv = Unix().command(boot, "www", "/images/0")
+    program, argv = Unix().command(boot, Start("www", "/images/0"))
     assert (program, argv) == ("/images/0", ["www", "--port=80", '--hello="a b"'])
 
 
 def test_a_guest_on_the_hosts_sockets_has_one_network_at_most() -> None:
     with pytest.raises(ConfigError, match="one network at most"):
         Unix().check(guest(one=address("10.0.0.2/24"), two=address("10.0.1.2/24")))
-
-
-def test_a_network_that_is_not_the_hosts_is_refused_by_its_name() -> None:
-    with pytest.raises(ConfigError, match="network service: 'public' is not bound"):
-        Unix().check(guest(service=NetworkConfig(network="public", dhcp=True)))
 
 
 def test_an_address_given_twice_is_refused() -> None:
@@ -122,7 +120,7 @@ def test_an_address_given_twice_is_refused() -> None:
 def test_a_real_guest_takes_a_quoted_argument_as_one(compiled: Callable[[str], Path]) -> None:
     port, text = free_port(), 'it\'s "one" \\ page'
     boot = Boot(target="unix", image="", arguments=(f"--port={port}", f"--hello={text}"))
-    program, argv = Unix().command(boot, "www", str(compiled("one")))
+    program, argv = Unix().command(boot, Start("www", str(compiled("one"))))
     with subprocess.Popen(argv, executable=program, stderr=subprocess.DEVNULL) as process:
         try:
             wait_for(lambda: get(port) is not None, 5)

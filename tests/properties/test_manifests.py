@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from mirage_hooks.boot import manifest
 from mirage_hooks.boot.console import harmless
+from mirage_hooks.boot.device import NetworkConfig
 from mirage_hooks.boot.errors import ConfigError, Error
-from mirage_hooks.boot.guest import NAME, Check, Guest, NetworkConfig, Restart, Target
+from mirage_hooks.boot.guest import NAME, Check, Guest, Restart, Target
 from mirage_hooks.boot.host import Host, Limits
 from strategies import NAMES, TEXT, VALUES, Objects, assert_told, examples, toml
 from support import USER
@@ -55,7 +56,7 @@ IMAGES = st.lists(
 # A port or an address of its own would be compared with those of other guests.
 ARGUMENTS = st.text(st.characters(codec="utf-8"), min_size=1, max_size=12).filter(
     lambda text: text.isprintable() and not text.startswith("--")
-) | st.sampled_from(["--logs=*:debug", "--hello=a b", '--quote="', "--ipv6-only", "--"])
+) | st.sampled_from(["--logs=*:debug", "--hello=a b", '--quote="', "--verbose", "--"])
 
 
 def optional(**fields: st.SearchStrategy[object]) -> st.SearchStrategy[Tables]:

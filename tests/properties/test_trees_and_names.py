@@ -14,15 +14,9 @@ from hypothesis import strategies as st
 
 from mirage_hooks.boot import artifact
 from mirage_hooks.boot.artifact import Missing
+from mirage_hooks.boot.device import HOST_NETWORK, NetworkConfig
 from mirage_hooks.boot.errors import ConfigError, Error, RepositoryError
-from mirage_hooks.boot.guest import (
-    HOST_NETWORK,
-    NetworkConfig,
-    check_name,
-    seconds,
-    split_address,
-    split_url,
-)
+from mirage_hooks.boot.guest import check_name, seconds, split_address, split_url
 from strategies import (
     ANY_TEXT,
     FILE,
@@ -419,13 +413,12 @@ def test_any_network_is_one_that_a_guest_can_be_told_or_refused(
         return
     assert (address is not None) + dhcp + baked <= 1
     if address is not None:
-        assert config.interface == ip_interface(address)
+        assert config.interfaces == (ip_interface(address),)
         assert address.isascii()
         assert address.isprintable()
         assert "/" in address
     if gateway is not None:
-        assert config.interface is not None
-        assert ip_address(gateway) in config.interface.network
+        assert ip_address(gateway) in config.interfaces[0].network
         assert re.fullmatch("[0-9a-fA-F.:]+", gateway)
     if network == HOST_NETWORK:
         assert not dhcp

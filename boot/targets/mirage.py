@@ -1,0 +1,90 @@
+"""What every MirageOS image has in common: how it takes its arguments, and its addresses."""
+
+import re
+from itertools import chain
+
+from mirage_hooks.boot.device import HOST_NETWORK, NetworkConfig
+from mirage_hooks.boot.errors import ConfigError
+from mirage_hooks.boot.guest import Guest
+
+# The keys of a network stack, without the group that they may start with. Given twice, any of them
+# is an error to a guest (exit code 64).
+_KEY = re.compile(
+    r"--(?P<key>(?:[a-z0-9]+-)*?"
+    r"(?:ipv[46](?:-gateway|-only)?|ip|netmask|gateways|interface))(?:=|\Z)"
+)
+
+
+def check(guest: Guest) -> None:
+    """Raise ConfigError where a guest's arguments and networks would be at odds."""
+    keys = [match["key"] for arg in guest.args if (match := _KEY.match(arg))]
+    for key in keys:
+        if keys.count(key) > 1:
+            raise ConfigError(f"args: --{key} is given more than once")
+    passed = [addresses(one, guest.mirage_version) for one in guest.network.values()]
+    for device, arguments in zip(guest.network, passed, strict=True):
+        if any((match := _KEY.match(arg)) and match["key"] in keys for arg in arguments):
+            raise ConfigError(f"network {device}: the address is given in args, too")
+    everything = [argument.partition("=")[0] for arguments in passed for argument in arguments]
+    if len(set(everything)) < len(everything):
+        raise ConfigError(
+            f"networks {', '.join(guest.network)} have arguments of the same name",
+            "`group` says what the stack of each is called in the image's config.ml",
+        )
+
+
+def arguments(guest: Guest) -> tuple[str, ...]:
+    """Return a guest's arguments: those of its networks, then its own. Raises ConfigError."""
+    passed = (addresses(one, guest.mirage_version) for one in guest.network.values())
+    return (*chain.from_iterable(passed), *guest.args)
+
+
+def addresses(config: NetworkConfig, version: tuple[int, int]) -> tuple[str, ...]:
+    """Return the arguments that tell a guest its addresses, as its version of MirageOS takes them.
+
+    None for what it finds out itself. Raises ConfigError where it cannot be told.
+    """
+    if not config.interfaces:
+        return ()
+    if version < (2, 7):
+        raise ConfigError(
+            f"MirageOS {version[0]}.{version[1]} takes its address when it is configured",
+            "say `baked = true`, or with which version the image was built: mirage = '4.0'",
+        )
+    if version < (3, 10) and any(one.version == 6 for one in config.interfaces):
+        raise ConfigError("MirageOS before 3.10 takes no IPv6 address")
+    group = f"{config.group}-" if config.group is not None else ""
+    if version < (3, 0):
+        return tuple(f"--{group}{text}" for text in _before_3(config))
+    return tuple(f"--{group}{text}" for text in _since_3(config, version))
+
+
+def _before_3(config: NetworkConfig) -> list[str]:
+    interface = config.interfaces[0]
+    gateways = [f"gateways={gateway}" for gateway in config.gateways]
+    return [f"ip={interface.ip}", f"netmask={interface.netmask}", *gateways]
+
+
+def _since_3(config: NetworkConfig, version: tuple[int, int]) -> list[str]:
+    families = {interface.version for interface in config.interfaces}
+    passed = [f"ipv{one.version}={one.with_prefixlen}" for one in config.interfaces]
+    passed += [f"ipv{one.version}-gateway={one}" for one in config.gateways]
+    if version >= (3, 10) and len(families) == 1 and config.network != HOST_NETWORK:
+        # Otherwise a stack of its own waits for the other family: a second, to the first reply.
+        passed.append(f"ipv{families.pop()}-only=true")
+    return passed
+
+
+def quote(argument: str) -> str:
+    """Return an argument so that MirageOS takes it as one.
+
+    A MirageOS guest joins its arguments with spaces and splits them again, on unix too: at white
+    space, with quotes, and backslash as escape (mirage/parse-argv).
+    """
+    if not re.search(r"[\s'\"\\]", argument):
+        return argument
+    key, equals, value = argument.partition("=") if argument.startswith("-") else ("", "", argument)
+    if re.search(r"[\s'\"\\]", key):
+        key, equals, value = "", "", argument
+    escaped = value.replace("\\", "\\\\").replace('"', '\\"')
+    return f'{key}{equals}"{escaped}"'

@@ -1,0 +1,56 @@
+"""The programs that run images: where they are, and what they say of themselves."""
+
+import os
+import re
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+from mirage_hooks.boot.errors import HostError
+from mirage_hooks.boot.host import NAME, Tenders
+
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_ANSWER_SECONDS = 10.0
+_ABI = re.compile(r"^ABI version ([0-9]{1,9})$", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Program:
+    """A tender's usual name, and the Debian package that has it, where one has."""
+
+    name: str
+    package: str | None = None
+
+
+def find(target: str, program: Program, tenders: Tenders) -> str:
+    """Return the path of a target's tender. Raises HostError where it cannot be executed."""
+    named: str | None = getattr(tenders, target)
+    path = named or shutil.which(program.name, path=PATH)
+    if path is None:
+        how = f"apt-get install {program.package}" if program.package else "install it"
+        raise HostError(
+            f"{program.name} is not on this host's PATH",
+            f"{how}, or name it: {target} = '/path/to/{program.name}' in [tenders] of {NAME}",
+        )
+    if not os.access(path, os.X_OK) or Path(path).is_dir():
+        raise HostError(f"{path} is no program that can be executed", f"{NAME} names it")
+    return path
+
+
+def abi(tender: str) -> int:
+    """Return the version of Solo5's ABI that a tender runs. Raises HostError."""
+    try:
+        said = subprocess.run(
+            [tender, "--version"],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=_ANSWER_SECONDS,
+            check=False,
+        ).stdout.decode(errors="replace")
+    except (OSError, subprocess.SubprocessError) as error:
+        raise HostError(f"{tender} does not say what it is: {error}") from None
+    if (match := _ABI.search(said)) is None:
+        raise HostError(f"{tender} --version names no ABI: {said.strip()[:200]!r}")
+    return int(match[1])

@@ -1,0 +1,63 @@
+"""What stands between a boot and its command line: the tender, and the devices as they are made."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from mirage_hooks.boot.errors import ImageError
+from mirage_hooks.boot.guest import Boot
+from mirage_hooks.boot.image import Image
+
+_KINDS = {"NET_BASIC": "network", "BLOCK_BASIC": "block"}
+
+
+@dataclass(frozen=True)
+class Tending:
+    """The tender that is to run an image: its path, its own options, and a word on it for the log.
+
+    A unix image is run by none: `path` is empty.
+    """
+
+    path: str = ""
+    options: tuple[str, ...] = ()
+    notice: str = ""
+
+
+@dataclass(frozen=True)
+class Start:
+    """What one start of a guest is made of, beside its boot.
+
+    `image` is a path; `devices` are the image's own, in order; `taps` and `volumes` are the links
+    and files of this host behind them, by the same names.
+    """
+
+    name: str
+    image: str
+    tending: Tending = Tending()
+    devices: Mapping[str, str] = field(default_factory=dict)
+    taps: Mapping[str, str] = field(default_factory=dict)
+    volumes: Mapping[str, str] = field(default_factory=dict)
+
+
+def refuse_devices(boot: Boot, image: Image) -> None:
+    """Raise ImageError unless every device of an image's manifest is configured, and no other."""
+    bound = dict.fromkeys(boot.network, "network") | dict.fromkeys(boot.volumes, "block")
+    wanted = {name: _KINDS[kind] for name, kind in image.devices.items()}
+    if bound == wanted:
+        return
+    wrong = [
+        *(f"{name} is not configured" for name in wanted.keys() - bound.keys()),
+        *(f"the image has no {name}" for name in bound.keys() - wanted.keys()),
+        *(
+            f"{name} is a {wanted[name]} device, configured as {bound[name]}"
+            for name in wanted.keys() & bound.keys()
+            if wanted[name] != bound[name]
+        ),
+    ]
+    raise ImageError(
+        f"devices do not match: {'; '.join(sorted(wrong))}",
+        f"the image's own: {_listed(wanted)}; configured: {_listed(bound)}",
+    )
+
+
+def _listed(devices: Mapping[str, str]) -> str:
+    return ", ".join(f"{name} ({kind})" for name, kind in devices.items()) or "none"

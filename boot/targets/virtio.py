@@ -1,0 +1,101 @@
+"""The virtio target: QEMU, which takes a MirageOS image as a multiboot kernel."""
+
+import platform
+
+from mirage_hooks.boot import users
+from mirage_hooks.boot.device import HOST_NETWORK, Forward
+from mirage_hooks.boot.errors import ConfigError, HostError
+from mirage_hooks.boot.guest import Boot, Guest
+from mirage_hooks.boot.host import Tenders
+from mirage_hooks.boot.image import Image
+from mirage_hooks.boot.targets import kvm, mirage, tenders
+from mirage_hooks.boot.targets.tenders import Program
+from mirage_hooks.boot.targets.tending import Start, Tending, refuse_devices
+
+_PROGRAM = Program(f"qemu-system-{platform.machine()}", "qemu-system-x86")
+# Solo5's own tests start it so: no firmware tables, one serial line, and a port to exit by.
+_MACHINE = ("-nodefaults", "-no-acpi", "-display", "none", "-serial", "stdio")
+
+
+class Virtio:
+    """A MirageOS image in QEMU."""
+
+    program = _PROGRAM
+    writes_all = False
+
+    def check(self, guest: Guest) -> None:
+        """Raise ConfigError where the target cannot be what the guest asks for."""
+        mirage.check(guest)
+        for device, config in guest.network.items():
+            if config.network == HOST_NETWORK:
+                raise ConfigError(
+                    f"network {device}: virtio has no sockets of the host's",
+                    "name a network that [networks] of host.toml has: a bridge, or user = true",
+                )
+
+    def arguments(self, guest: Guest) -> tuple[str, ...]:
+        """Return the guest's arguments: those of its networks, then its own."""
+        return mirage.arguments(guest)
+
+    def fit(self, boot: Boot, image: Image) -> None:
+        """Raise ImageError where the image is not what the boot says."""
+        refuse_devices(boot, image)
+
+    def tending(self, given: Tenders, user: str | None, image: Image) -> Tending:
+        """Return QEMU, with KVM where that works. Raises HostError where there is none."""
+        path = tenders.find("virtio", _PROGRAM, given)
+        if not given.kvm:
+            return Tending(path, ("-accel", "tcg"), "QEMU without KVM: host.toml says so")
+        try:
+            users.refuse_closed(kvm.DEVICE, user)
+            kvm.probe(path)
+        except HostError as error:
+            return Tending(path, ("-accel", "tcg"), f"QEMU without KVM: {error.message}")
+        return Tending(path, ("-accel", "kvm"), "QEMU with KVM")
+
+    def command(self, boot: Boot, start: Start) -> tuple[str, list[str]]:
+        """Return what to execute: QEMU, and its argument list."""
+        argv = [start.tending.path, *start.tending.options, "-m", str(boot.memory), *_MACHINE]
+        # The image finds its devices by their order on the bus, which is that of its manifest.
+        for number, (device, kind) in enumerate(start.devices.items()):
+            if kind == "NET_BASIC":
+                argv += _network(boot, device, f"n{number}", start.taps.get(device))
+            else:
+                argv += _block(boot, device, f"b{number}", start.volumes[device])
+        argv += ["-device", "isa-debug-exit", "-kernel", start.image]
+        return start.tending.path, [*argv, "-append", " ".join(map(mirage.quote, boot.arguments))]
+
+
+def _network(boot: Boot, device: str, identity: str, tap: str | None) -> list[str]:
+    nic = boot.nics[device]
+    if tap is not None:
+        backend = f"tap,id={identity},ifname={tap},script=no,downscript=no"
+    else:
+        backend = f"user,id={identity}{_inside(boot, device)}"
+    frontend = f"virtio-net,netdev={identity}" + (f",mac={nic.mac}" if nic.mac else "")
+    return ["-netdev", backend, "-device", frontend]
+
+
+def _inside(boot: Boot, device: str) -> str:
+    """Return QEMU's options for its own network: with the guest's address in it, and forwards."""
+    own = next((one for one in boot.network[device].interfaces if one.version == 4), None)
+    options, inside = "", ""
+    if own is not None:
+        inside = str(own.ip)
+        router = next(
+            (one for one in boot.network[device].gateways if one.version == 4),
+            next(one for one in own.network.hosts() if one != own.ip),
+        )
+        options = f",net={own.network},host={router}"
+    for text in boot.nics[device].forward:
+        one = Forward.of(text)
+        options += f",hostfwd={one.protocol}:{one.address}:{one.port}-{inside}:{one.guest_port}"
+    return options
+
+
+def _block(boot: Boot, device: str, identity: str, path: str) -> list[str]:
+    readonly = "on" if boot.volumes[device].readonly else "off"
+    return [
+        *("-drive", f"id={identity},if=none,format=raw,readonly={readonly},file={path}"),
+        *("-device", f"virtio-blk,drive={identity}"),
+    ]

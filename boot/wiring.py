@@ -1,0 +1,138 @@
+"""A generation's devices on this host: made before it boots, and taken away once it is over."""
+
+import os
+import pwd
+import shutil
+from collections.abc import Container, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from mirage_hooks.boot import links, taps, users
+from mirage_hooks.boot.device import Nic
+from mirage_hooks.boot.errors import HostError
+from mirage_hooks.boot.host import Host
+from mirage_hooks.boot.plan import Known
+from mirage_hooks.boot.record import Generation, State
+
+# Solo5 takes block devices of whole sectors (tenders/common/block_attach.c).
+_SECTOR_BYTES = 512
+_COPY = ".img"
+
+
+@dataclass(frozen=True)
+class Wiring:
+    """The links and files of this host behind a generation's devices, by the devices' names."""
+
+    taps: Mapping[str, str] = field(default_factory=dict)
+    volumes: Mapping[str, str] = field(default_factory=dict)
+
+
+def attach(state: State, generation: Generation, copies: bool, held: Container[str]) -> Wiring:
+    """Make a generation's taps, and have its volumes ready. Raises HostError.
+
+    `copies` says that a tender writes to what is to be read only; `held` are taps made beforehand
+    that a guest has which runs until this one is fired. What was made is taken away by `sweep`, if
+    this fails as well.
+    """
+    boot = generation.boot
+    made = {
+        device: _tap(state, generation, device, nic, held)
+        for device, nic in boot.nics.items()
+        if nic.kind != "user"
+    }
+    volumes = {}
+    for device, volume in boot.volumes.items():
+        _refuse_unfit(volume.path)
+        if volume.readonly and copies:
+            volumes[device] = str(_copy(state, generation, device))
+        else:
+            if not volume.readonly:
+                users.refuse_closed(volume.path, boot.user)
+            volumes[device] = volume.path
+    return Wiring(made, volumes)
+
+
+def make_bridges(state: State, bound: Host, names: Iterable[str]) -> None:
+    """Make the bridges of logical networks that the host file says are ours. Raises HostError."""
+    for name in sorted(set(names)):
+        where = bound.networks.get(name)
+        if where is not None and where.create and where.bridge is not None:
+            links.create_bridge(
+                where.bridge,
+                where.interfaces,
+                links.bridge_mac(state.installation, where.bridge),
+                links.bridge_alias(state.installation),
+            )
+
+
+def sweep(state: State, known: Mapping[str, Known]) -> None:
+    """Take away what generations that are over have left: their taps, and copies of volumes."""
+    over = [
+        generation
+        for one in known.values()
+        for generation in one.generations
+        if generation != one.live
+    ]
+    for generation in over:
+        if any(volume.readonly for volume in generation.boot.volumes.values()):
+            for copy in _folder(state, generation).glob(f"*{_COPY}"):
+                copy.unlink(missing_ok=True)
+    everything = [*over, *(one.live for one in known.values() if one.live is not None)]
+    if any(generation.boot.nics for generation in everything):
+        keep = {alias(state, one.live) for one in known.values() if one.live is not None}
+        taps.sweep(state.installation, keep)
+
+
+def remove(state: State) -> list[str]:
+    """Take away every link that this installation made; return what was done, a line each."""
+    gone = taps.sweep(state.installation, keep=())
+    bridges, left = links.remove_bridges(state.installation)
+    return [*(f"network: {name} removed" for name in [*gone, *bridges]), *left]
+
+
+def alias(state: State, generation: Generation) -> str:
+    """Return what the links of a generation are known by."""
+    return links.tap_alias(state.installation, generation.guest, generation.number)
+
+
+def _tap(state: State, generation: Generation, device: str, nic: Nic, held: Container[str]) -> str:
+    assert nic.link is not None  # noqa: S101 - only QEMU's own network has none
+    user = generation.boot.user
+    owner = pwd.getpwnam(user).pw_uid if user is not None else os.geteuid()
+    if nic.kind == "tap":
+        taps.require_tap(nic.link, owner, nic.link in held)
+        return nic.link
+    name = links.tap_name(state.installation, generation.guest, generation.number, device)
+    taps.add_tap(name, nic.link, owner, alias(state, generation))
+    return name
+
+
+def _refuse_unfit(path: str) -> None:
+    try:
+        with Path(path).open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+    except OSError as error:
+        raise HostError(f"volume {path} cannot be used: {error.strerror}") from None
+    if size == 0 or size % _SECTOR_BYTES:
+        raise HostError(
+            f"volume {path} has {size} bytes: not a number of whole sectors of {_SECTOR_BYTES}",
+            f"truncate --size=%{_SECTOR_BYTES} {path}",
+        )
+
+
+def _copy(state: State, generation: Generation, device: str) -> Path:
+    """Copy a volume for one generation alone: tenders open every block device for writing."""
+    boot = generation.boot
+    path = _folder(state, generation) / f"{device}{_COPY}"
+    try:
+        shutil.copyfile(boot.volumes[device].path, path)
+        path.chmod(0o600)
+        if boot.user is not None:
+            shutil.chown(path, boot.user)
+    except OSError as error:
+        raise HostError(f"volume {boot.volumes[device].path} cannot be copied: {error}") from None
+    return path
+
+
+def _folder(state: State, generation: Generation) -> Path:
+    return state.generation_folder(generation.guest, generation.number)
