@@ -120,7 +120,7 @@ def test_a_bridge_that_is_there_is_not_made_again(host: Namespace) -> None:
     [
         (["10.0.0.1/24"], ["10.0.0.2/24"]),
         (["10.0.0.1/24"], ["10.0.0.1/25"]),
-        (["10.0.0.1/24", "10.0.0.2/24", "10.0.0.3/24"], ["10.0.0.3/24"]),
+        ([f"10.0.0.{number}/24" for number in range(1, 9)], ["10.0.0.8/24"]),
         (["10.0.0.1/24", "fd00::1/64"], []),
         ([], ["10.0.0.1/24", "fd00::1/64"]),
     ],
@@ -145,6 +145,23 @@ def test_a_bridge_that_was_left_half_made_is_finished(host: Namespace) -> None:
     create("10.0.0.1/24")
     assert read(host, "br-ours", "ifalias") == ALIAS
     assert links.require_bridge("br-ours").up
+
+
+def test_our_bridge_gets_its_mac_again(host: Namespace) -> None:
+    create()
+    host.run("ip", "link", "set", "br-ours", "address", "02:00:00:00:00:01")
+    create()
+    assert links.require_bridge("br-ours").mac == MAC
+
+
+@pytest.mark.parametrize(("mac", "state"), [(MAC, "up"), ("02:00:00:00:00:01", "down")])
+def test_a_bridge_without_an_alias_that_we_cannot_have_left_is_refused(
+    host: Namespace, mac: str, state: str
+) -> None:
+    host.run("ip", "link", "add", "br-ours", "address", mac, "type", "bridge")
+    host.run("ip", "link", "set", "br-ours", state)
+    with pytest.raises(HostError, match="br-ours exists already"):
+        create()
 
 
 @pytest.mark.parametrize("alias", ["", "mirage-hooks:ba9876543210", "theirs"])

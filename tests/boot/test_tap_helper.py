@@ -1,6 +1,7 @@
 """The helper gives an operator one right, through the real sudo, and no other."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -199,6 +200,11 @@ def test_it_is_not_asked_for_a_user_who_is_not_the_operator(host: Namespace) -> 
         ("chmod o+w {helper}", "{helper} may be written by everybody"),
         ("chmod o+w /opt/mirage-hooks", "/opt/mirage-hooks may be written by everybody"),
         ("chown nobody /opt/mirage-hooks/bin", "/opt/mirage-hooks/bin belongs to user nobody"),
+        (
+            "mkdir /opt/theirs; chown nobody /opt/theirs;"
+            "sed -i '2s:$:; sys.path.append(\"/opt/theirs\"):' {helper}",
+            "/opt/theirs belongs to user nobody",
+        ),
     ],
 )
 def test_an_operators_own_copy_is_refused(host: Namespace, change: str, why: str) -> None:
@@ -229,6 +235,8 @@ def test_root_needs_no_helper(host: Namespace) -> None:
 @pytest.fixture
 def listed(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A bridge that is listed, in a file of root's; here and not in /tmp, where all may write."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can write a list that root has written")
     folder = Path(tempfile.mkdtemp(prefix="mh-", dir="/run"))
     (folder / "bridges").write_text("br-none\n")
     monkeypatch.setattr(taps, "HELPER_BRIDGES", folder / "bridges")

@@ -184,6 +184,14 @@ def test_a_link_of_another_kind_is_not_taken(host: Namespace) -> None:
         add()
 
 
+def test_a_tap_that_somebody_makes_meanwhile_is_not_taken(host: Namespace) -> None:
+    host.tap(NAME, user="daemon")
+    before = find(NAME)
+    with pytest.raises(OSError, match="busy"), netlink.new_tap(NAME, NOBODY):
+        pass
+    assert find(NAME) == before
+
+
 def test_a_missing_bridge_is_told_and_no_tap_is_made(host: Namespace) -> None:
     with pytest.raises(HostError, match="bridge br-none does not exist"):
         taps.add_tap(NAME, "br-none", NOBODY, ALIAS)
@@ -247,34 +255,34 @@ def test_without_the_right_it_is_said_what_root_would_run_and_what_else_helps(
 @pytest.mark.parametrize("user", ["nobody", "daemon"])
 def test_root_may_use_anybodys_tap(host: Namespace, user: str) -> None:
     host.tap("tap-www", "br-test", user=user)
-    taps.require_tap("tap-www", 0)
+    taps.require_tap("tap-www", 0, held=False)
 
 
 def test_a_user_may_use_their_own_tap(host: Namespace) -> None:
     host.tap("tap-www", "br-test", user="nobody")
-    taps.require_tap("tap-www", NOBODY)
+    taps.require_tap("tap-www", NOBODY, held=False)
 
 
 def test_a_user_may_use_a_tap_of_nobody_in_particular(host: Namespace) -> None:
     host.run("ip", "tuntap", "add", "tap-www", "mode", "tap")
     host.run("ip", "link", "set", "tap-www", "up")
-    taps.require_tap("tap-www", NOBODY)
+    taps.require_tap("tap-www", NOBODY, held=False)
 
 
 def test_what_root_would_run_makes_a_tap_that_serves(host: Namespace) -> None:
     with pytest.raises(HostError, match="tap tap-www does not exist") as caught:
-        taps.require_tap("tap-www", NOBODY)
+        taps.require_tap("tap-www", NOBODY, held=False)
     commands = caught.value.hint.removeprefix("run as root: ").replace("BRIDGE", "br-test")
     without_ethtool = [one for one in commands.split(" && ") if not one.startswith("ethtool")]
     host.run("sh", "-c", " && ".join(without_ethtool))
-    taps.require_tap("tap-www", NOBODY)
+    taps.require_tap("tap-www", NOBODY, held=False)
 
 
 @pytest.mark.parametrize("user", ["daemon", "root"])
 def test_another_users_tap_does_not_serve(host: Namespace, user: str) -> None:
     host.tap("tap-www", "br-test", user=user)
     with pytest.raises(HostError, match="tap tap-www cannot be opened by nobody"):
-        taps.require_tap("tap-www", NOBODY)
+        taps.require_tap("tap-www", NOBODY, held=False)
 
 
 @pytest.mark.parametrize(("group", "serves"), [("nogroup", True), ("daemon", False)])
@@ -282,34 +290,40 @@ def test_a_tap_of_a_group_serves_who_is_in_it(host: Namespace, group: str, serve
     host.run("ip", "tuntap", "add", "tap-www", "mode", "tap", "group", group)
     host.run("ip", "link", "set", "tap-www", "up")
     with nullcontext() if serves else pytest.raises(HostError, match="cannot be opened by nobody"):
-        taps.require_tap("tap-www", NOBODY)
+        taps.require_tap("tap-www", NOBODY, held=False)
 
 
 def test_a_tap_that_is_down_does_not_serve(host: Namespace) -> None:
     host.tap("tap-www", "br-test", user="nobody")
     host.run("ip", "link", "set", "tap-www", "down")
     with pytest.raises(HostError, match="tap tap-www is down"):
-        taps.require_tap("tap-www", NOBODY)
+        taps.require_tap("tap-www", NOBODY, held=False)
 
 
 def test_a_tap_in_use_does_not_serve(host: Namespace) -> None:
     host.tap("tap-www", "br-test", user="nobody")
     with attached("tap-www"), pytest.raises(HostError, match="tap tap-www is in use"):
-        taps.require_tap("tap-www", NOBODY)
+        taps.require_tap("tap-www", NOBODY, held=False)
+
+
+def test_a_tap_in_use_serves_where_its_own_guest_still_has_it(host: Namespace) -> None:
+    host.tap("tap-www", "br-test", user="nobody")
+    with attached("tap-www"):
+        taps.require_tap("tap-www", NOBODY, held=True)
 
 
 def test_a_tap_that_is_let_go_serves_again(host: Namespace) -> None:
     host.tap("tap-www", "br-test", user="nobody")
     with attached("tap-www"):
         pass
-    taps.require_tap("tap-www", NOBODY)
+    taps.require_tap("tap-www", NOBODY, held=False)
 
 
 @pytest.mark.parametrize("arguments", [["tuntap", "add", "other", "mode", "tun"]])
 def test_what_is_no_tap_does_not_serve(host: Namespace, arguments: list[str]) -> None:
     host.run("ip", *arguments)
     with pytest.raises(HostError, match="other is no tap"):
-        taps.require_tap("other", NOBODY)
+        taps.require_tap("other", NOBODY, held=False)
 
 
 # Taps that go.
