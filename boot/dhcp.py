@@ -24,9 +24,9 @@ def decode(data: bytes) -> Lease | None:
     if data[:3] != b"\x02\x01\x06" or data[236:240] != b"\x63\x82\x53\x63":
         return None
     options = _options(data[240:])
-    if options.get(53) != b"\x05":
-        return None
     address, mask, routers = data[16:20], options.get(1, b""), options.get(3, b"")
+    if options.get(53) != b"\x05" or not any(address):  # who has an address may ask for the rest
+        return None
     whole = len(routers) // 4 * 4
     found = tuple(IPv4Address(routers[at : at + 4]) for at in range(0, whole, 4))
     return Lease(data[28:34].hex(":"), IPv4Interface((address, _prefix(mask))), found)
