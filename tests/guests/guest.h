@@ -97,7 +97,8 @@ static void take(const char *word)
     if (!strcmp(word, "--dhcp"))
         with_dhcp = 1;
     else if (!(take_ipv4(value(word, "--ipv4")) || take_ipv6(value(word, "--ipv6")) ||
-               take_hello(value(word, "--hello")) || boolean(value(word, "--ipv4-only"), &ipv4_only) ||
+               take_hello(value(word, "--hello")) ||
+               boolean(value(word, "--ipv4-only"), &ipv4_only) ||
                (value(word, "--ipv4-gateway") &&
                 read_ipv4(value(word, "--ipv4-gateway"), 0, &stack.gateway)) ||
                (value(word, "--peer") && read_ipv4(value(word, "--peer"), 0, &stack.peer)) ||
@@ -114,7 +115,7 @@ static void take(const char *word)
     }
 }
 
-static void print_page(void)
+static void make_page(void)
 {
     struct text body = {0};
     add(&body, hello);
@@ -231,7 +232,7 @@ static _Noreturn void guest(const struct built *built, const char *joined)
     read_cidr(built->address, &stack.address, &stack.prefix);
     for (int i = 0; i < count; i++)
         take(words[i]);
-    print_page();
+    make_page();
     for (uint64_t start = milliseconds(); milliseconds() - start < (uint64_t)delay_ms;)
         receive((uint8_t[2048]){0});
     if (exit_code >= 0) {
