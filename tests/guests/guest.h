@@ -67,8 +67,10 @@ static void say(const char *level, const char *source, const struct text *what)
 
 static int boolean(const char *word, int *to)
 {
-    *to = word && !strcmp(word, "true");
-    return word && (*to || !strcmp(word, "false"));
+    if (!word || (strcmp(word, "true") && strcmp(word, "false")))
+        return 0;
+    *to = *word == 't';
+    return 1;
 }
 
 static int take_ipv4(const char *word)
