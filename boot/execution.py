@@ -1,6 +1,5 @@
 """Carry a plan out: prepare side by side, stop what is to stop, switch, make good."""
 
-import contextlib
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -32,6 +31,7 @@ from mirage_hooks.boot.sockets import Listening
 from mirage_hooks.boot.store import Store
 from mirage_hooks.boot.survey import Running
 from mirage_hooks.boot.switch import Switch, end
+from mirage_hooks.boot.wiring import Held
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -64,6 +64,7 @@ class Execution:
         self._origin = origin
         self._known = known
         self._unarmed: set[str] = set()
+        self._no_bridge: dict[str, HostError] = {}
         self.faults: dict[str, Error] = {}
         self.changed: set[str] = set()
 
@@ -88,7 +89,7 @@ class Execution:
             settled.clear(self._state)
             live = survey.running(self._known)
             taken = sockets.listening(but=_pids(live.values())) if launches else {}
-            self._make_bridges(launches)
+            self._no_bridge = self._make_bridges(launches)
             armed = [one for one in _side_by_side(partial(self._arm, taken), launches) if one]
             if not self._postpone(desired, stops):
                 for action in stops:
@@ -104,12 +105,15 @@ class Execution:
             if action.verb is Verb.KEEP:
                 self._apply_live(action)
 
-    def _make_bridges(self, launches: list[Action]) -> None:
-        """Make what bridges are to be ours. That one cannot be made is found again at its taps."""
-        boots = [action.launch.boot for action in launches if action.launch is not None]
-        names = [boot.network[device].network for boot in boots for device in boot.nics]
-        with contextlib.suppress(HostError):
-            wiring.make_bridges(self._state, self._bound, names)
+    def _make_bridges(self, launches: list[Action]) -> dict[str, HostError]:
+        """Make what bridges are to be ours; return why, by network, one cannot be made."""
+        failed = {}
+        for name in {name for action in launches for name in _networks(action)}:
+            try:
+                wiring.make_bridge(self._state, self._bound, name)
+            except HostError as error:
+                failed[name] = error
+        return failed
 
     def _arm(self, taken: Listening, action: Action) -> Switch | None:
         launch = action.launch
@@ -121,18 +125,24 @@ class Execution:
             # Once more: it may be a recorded state, from before the host took a right away.
             manifest.admit(launch.boot, self._bound)
             _refuse_taken_port(action.guest, launch, taken)
+            for name in _networks(action):
+                if name in self._no_bridge:
+                    raise self._no_bridge[name]
             self.fetch(action.guest, launch)
-            switch.arm(action.guest, launch, self._origin, self._held_taps())
+            switch.arm(action.guest, launch, self._origin, self._held())
         except (Error, OSError) as error:
             self._unarmed.add(action.guest)
             self._fault(action.guest, error)
             return None
         return switch
 
-    def _held_taps(self) -> frozenset[str]:
-        live = [one.live for one in self._known.values() if one.live is not None]
-        nics = [nic for generation in live for nic in generation.boot.nics.values()]
-        return frozenset(str(nic.link) for nic in nics if nic.kind == "tap")
+    def _held(self) -> Held:
+        boots = [one.live.boot for one in self._known.values() if one.live is not None]
+        nics = [nic for boot in boots for nic in boot.nics.values()]
+        return Held(
+            taps=frozenset(str(nic.link) for nic in nics if nic.kind == "tap"),
+            written=frozenset().union(*map(binding.written, boots)),
+        )
 
     def fetch(self, guest: str, launch: Launch) -> None:
         """Have the image of a state in the store: if need be, from its blob in the history.
@@ -270,6 +280,12 @@ def _pids(running: Iterable[Running]) -> frozenset[int]:
     return sockets.families(tenders)
 
 
+def _networks(action: Action) -> list[str]:
+    """Return the logical networks that an action's guest has devices on."""
+    boot = action.launch.boot if action.launch is not None else None
+    return [boot.network[device].network for device in boot.nics] if boot is not None else []
+
+
 def _contested(running: Running, switch: Switch) -> str:
     """Return what a running generation has that a new one is to have, "" for nothing."""
     old, new = running[0].boot, switch.generation.boot
@@ -277,7 +293,7 @@ def _contested(running: Running, switch: Switch) -> str:
     for endpoint in network.endpoints(new):
         if any(endpoint.overlaps(other) for other in held):
             return f"port {endpoint.port}"
-    return min(binding.exclusive(old) & binding.exclusive(new), default="")
+    return binding.contested(old, new)
 
 
 def _refuse_taken_port(guest: str, launch: Launch, listening: Listening) -> None:

@@ -1,9 +1,10 @@
 """A generation's devices on this host: made before it boots, and taken away once it is over."""
 
 import os
-import pwd
+import shlex
 import shutil
-from collections.abc import Container, Iterable, Mapping
+import stat
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -27,42 +28,48 @@ class Wiring:
     volumes: Mapping[str, str] = field(default_factory=dict)
 
 
-def attach(state: State, generation: Generation, copies: bool, held: Container[str]) -> Wiring:
+@dataclass(frozen=True)
+class Held:
+    """What guests have that run until one is fired: taps made beforehand, volumes they write."""
+
+    taps: frozenset[str] = frozenset()
+    written: frozenset[str] = frozenset()
+
+
+def attach(state: State, generation: Generation, copies: bool, held: Held) -> Wiring:
     """Make a generation's taps, and have its volumes ready. Raises HostError.
 
-    `copies` says that a tender writes to what is to be read only; `held` are taps made beforehand
-    that a guest has which runs until this one is fired. What was made is taken away by `sweep`, if
-    this fails as well.
+    `copies` says that a tender writes to what is to be read only. What was made is taken away by
+    `sweep`, if this fails as well.
     """
     boot = generation.boot
     made = {
-        device: _tap(state, generation, device, nic, held)
+        device: _tap(state, generation, device, nic, held.taps)
         for device, nic in boot.nics.items()
         if nic.kind != "user"
     }
     volumes = {}
     for device, volume in boot.volumes.items():
-        _refuse_unfit(volume.path)
+        refuse_unfit(volume.path)
         if volume.readonly and copies:
+            _refuse_torn(volume.path, held.written)
             volumes[device] = str(_copy(state, generation, device))
         else:
-            if not volume.readonly:
-                users.refuse_closed(volume.path, boot.user)
+            users.refuse_closed(volume.path, boot.user, "r" if volume.readonly else "rw")
             volumes[device] = volume.path
     return Wiring(made, volumes)
 
 
-def make_bridges(state: State, bound: Host, names: Iterable[str]) -> None:
-    """Make the bridges of logical networks that the host file says are ours. Raises HostError."""
-    for name in sorted(set(names)):
-        where = bound.networks.get(name)
-        if where is not None and where.create and where.bridge is not None:
-            links.create_bridge(
-                where.bridge,
-                where.interfaces,
-                links.bridge_mac(state.installation, where.bridge),
-                links.bridge_alias(state.installation),
-            )
+def make_bridge(state: State, bound: Host, network: str) -> None:
+    """Make the bridge of a logical network, if the host file says it is ours. Raises HostError."""
+    where = bound.networks.get(network)
+    if where is not None and where.create and where.bridge is not None:
+        links.create_bridge(
+            where.bridge,
+            where.interfaces,
+            links.bridge_mac(state.installation, where.bridge),
+            links.bridge_alias(state.installation),
+        )
 
 
 def sweep(state: State, known: Mapping[str, Known]) -> None:
@@ -97,8 +104,7 @@ def alias(state: State, generation: Generation) -> str:
 
 def _tap(state: State, generation: Generation, device: str, nic: Nic, held: Container[str]) -> str:
     assert nic.link is not None  # noqa: S101 - only QEMU's own network has none
-    user = generation.boot.user
-    owner = pwd.getpwnam(user).pw_uid if user is not None else os.geteuid()
+    owner = users.uid_of(generation.boot.user)
     if nic.kind == "tap":
         taps.require_tap(nic.link, owner, nic.link in held)
         return nic.link
@@ -107,16 +113,36 @@ def _tap(state: State, generation: Generation, device: str, nic: Nic, held: Cont
     return name
 
 
-def _refuse_unfit(path: str) -> None:
+def refuse_unfit(path: str) -> None:
+    """Raise HostError where a volume cannot be a block device."""
+    quoted = shlex.quote(path)
     try:
+        mode = Path(path).stat().st_mode
+        if not stat.S_ISREG(mode) and not stat.S_ISBLK(mode):
+            raise HostError(f"volume {path} is neither a file nor a block device")
         with Path(path).open("rb") as file:
             size = file.seek(0, os.SEEK_END)
+    except FileNotFoundError:
+        raise HostError(
+            f"volume {path} does not exist", f"such as: truncate --size=16M {quoted}"
+        ) from None
     except OSError as error:
         raise HostError(f"volume {path} cannot be used: {error.strerror}") from None
-    if size == 0 or size % _SECTOR_BYTES:
+    if size == 0:
+        raise HostError(f"volume {path} is empty", f"such as: truncate --size=16M {quoted}")
+    if size % _SECTOR_BYTES:
         raise HostError(
             f"volume {path} has {size} bytes: not a number of whole sectors of {_SECTOR_BYTES}",
-            f"truncate --size=%{_SECTOR_BYTES} {path}",
+            f"run: truncate --size=%{_SECTOR_BYTES} {quoted}",
+        )
+
+
+def _refuse_torn(path: str, written: Container[str]) -> None:
+    if os.path.realpath(path) in written:
+        raise HostError(
+            f"volume {path} is to be copied for a guest that only reads it, but one that runs "
+            "writes it: the copy would be torn",
+            "stop that one first: mirage-hooks stop GUEST",
         )
 
 
@@ -130,7 +156,8 @@ def _copy(state: State, generation: Generation, device: str) -> Path:
         if boot.user is not None:
             shutil.chown(path, boot.user)
     except OSError as error:
-        raise HostError(f"volume {boot.volumes[device].path} cannot be copied: {error}") from None
+        where = boot.volumes[device].path
+        raise HostError(f"volume {where} cannot be copied: {error.strerror}") from None
     return path
 
 

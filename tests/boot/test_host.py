@@ -90,8 +90,8 @@ def test_what_is_no_branch_is_refused(branch: str) -> None:
         ('branch = "a"\nsecrets.www.arg = 1', "host.toml: secrets www: unknown key 'arg'"),
         (
             'branch = "a"\nsecrets.www.args_file = "www.args"',
-            "host.toml: secrets www: args_file 'www.args' has to be a whole path, "
-            "like '/etc/mirage/www.args'",
+            "host.toml: secrets www: args_file 'www.args' has to be a whole path: "
+            "one that starts with '/'",
         ),
     ],
 )
