@@ -52,7 +52,9 @@ class Orders:
     """All that a monitor needs to know about its generation; it reads nothing else.
 
     `redact` is what its console log is not to show, the longest first. `files` are open in the
-    tender: its arguments name each as `descriptor` does, by its place in the list.
+    tender, whose arguments name each as `descriptor` does, by its place in the list: `user` may not
+    reach them, and no path survives every option. QEMU even hands a kernel its own path, which is
+    no single word where there is a space in it.
     """
 
     guest: str

@@ -15,6 +15,7 @@ from mirage_hooks.boot import console, sockets
 from mirage_hooks.boot.console import harmless
 from mirage_hooks.boot.control import MonitorState
 from mirage_hooks.boot.guest import Check, seconds, split_address, split_url
+from mirage_hooks.boot.ping import ping
 
 # One try of a check takes no longer, seconds; `within` bounds them all together.
 _TRY_SECONDS = 2.0
@@ -32,12 +33,22 @@ class Verdict:
 
 
 @dataclass(frozen=True)
+class Reachable:
+    """An address of a guest, and the tap it is behind; `mac` is None where the guest chose it."""
+
+    link: str
+    mac: str | None
+    address: str
+
+
+@dataclass(frozen=True)
 class Subject:
-    """What is checked: the monitor's latest word, the console, the ports of its own arguments."""
+    """What is checked: the monitor's latest word, the console, the guest's ports and addresses."""
 
     state: Callable[[], MonitorState]
     console: str
     ports: tuple[int, ...]
+    reachable: Callable[[], list[Reachable]]
 
 
 # A probe returns what is still missing, None once it is satisfied.
@@ -71,7 +82,8 @@ def examine(check: Check, subject: Subject) -> Verdict:
 
 
 def _praise(check: Check) -> str:
-    passed = [
+    passed = ["ping"] if check.ping else []
+    passed += [
         f"{kind} {value}"
         for kind, value in (("tcp", check.tcp), ("http", check.http), ("console", check.console))
         if value
@@ -83,6 +95,8 @@ def _praise(check: Check) -> str:
 
 def _probes(check: Check, subject: Subject) -> list[_Probe]:
     probes: list[_Probe] = []
+    if check.ping:
+        probes.append(lambda _, left: _ping(subject.reachable(), left))
     if check.alive_seconds:
         probes.append(lambda state, _: _alive(state, check.alive_seconds))
     if (tcp := check.tcp) is not None:
@@ -103,6 +117,13 @@ def _alive(state: MonitorState, wanted: float) -> str | None:
     if state.started is not None and time.time() - state.started >= wanted:
         return None
     return f"not alive for {wanted:g} s"
+
+
+def _ping(found: list[Reachable], left: float) -> str | None:
+    if not found:
+        return "no address of its own was seen that could be pinged"
+    missing = (ping(one.link, one.mac, one.address, left) for one in found)
+    return next((reason for reason in missing if reason is not None), None)
 
 
 def _tcp(host: str, port: int, left: float) -> str | None:

@@ -37,9 +37,8 @@ _IN6_ADDR_GEN_MODE_NONE = 1
 class Link:
     """A network link. `kind` is the kernel's word, such as `bridge` or `veth`; "" for a card.
 
-    `carrier` of a tap: whether a process has it open. `owner` is the user id that may open a tap,
-    None where everybody may (tun_not_capable() in Linux's drivers/net/tun.c). `master` is the index
-    of the bridge it is in.
+    `carrier` of a tap: whether a process has it open. `owner` and `group` are the ids of who may
+    open it, None where that is anybody. `master` is the index of the bridge it is in.
     """
 
     index: int
@@ -52,6 +51,7 @@ class Link:
     master: int | None
     tap: bool
     owner: int | None
+    group: int | None
     stp: bool
 
 
@@ -223,5 +223,6 @@ def _link(message: Any) -> Link:
         master=message.get_attr("IFLA_MASTER"),
         tap=data("IFLA_TUN_TYPE") == _TYPE_TAP,
         owner=data("IFLA_TUN_OWNER"),
+        group=data("IFLA_TUN_GROUP"),
         stp=bool(data("IFLA_BR_STP_STATE")),
     )

@@ -2,12 +2,14 @@
 
 import time
 
-from mirage_hooks.boot import control, survey
+from mirage_hooks.boot import control, survey, wiring
 from mirage_hooks.boot.control import MonitorState
 from mirage_hooks.boot.journal import Journal
+from mirage_hooks.boot.judge import judge
 from mirage_hooks.boot.plan import Known
 from mirage_hooks.boot.record import Generation, Phase, State
-from mirage_hooks.boot.switch import FIRE_SECONDS, judge
+from mirage_hooks.boot.switch import FIRE_SECONDS
+from mirage_hooks.boot.watch import Watch
 
 _PAUSE = 0.02
 
@@ -50,7 +52,9 @@ def _conclude(state: State, journal: Journal, generation: Generation) -> None:
     monitor = _come_to_rest(state, generation)
     if monitor is not None and monitor.started is not None:
         if monitor.monitor.alive:
-            judge(state, journal, generation)
+            watch = Watch(generation.boot, wiring.taps_of(state, generation))
+            judge(state, journal, generation, watch)
+            watch.close()
             return
         if monitor.exit is not None and monitor.phase != "stopped":
             state.save(generation.become(Phase.FAILED, reason=f"the guest {monitor.exit}"))

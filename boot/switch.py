@@ -17,27 +17,26 @@ import msgspec
 from mirage_hooks.boot import (
     control,
     elf,
-    health,
     network,
     runtime,
     secrets,
-    sockets,
     targets,
     wiring,
 )
-from mirage_hooks.boot.console import tail, text_of
 from mirage_hooks.boot.control import Conversation, MonitorState, Orders
 from mirage_hooks.boot.errors import Error, HostError
 from mirage_hooks.boot.guest import short
-from mirage_hooks.boot.health import Subject, Verdict
+from mirage_hooks.boot.health import Verdict
 from mirage_hooks.boot.host import Host
 from mirage_hooks.boot.journal import Journal
+from mirage_hooks.boot.judge import judge
 from mirage_hooks.boot.plan import Launch
 from mirage_hooks.boot.record import Generation, Phase, State
 from mirage_hooks.boot.secrets import Vault
 from mirage_hooks.boot.store import Store
 from mirage_hooks.boot.targets.tenders import PATH
 from mirage_hooks.boot.targets.tending import Start
+from mirage_hooks.boot.watch import Watch
 from mirage_hooks.boot.wiring import Held, Wiring
 
 # How long a monitor may take to stand armed: Python's start on a busy machine; seconds.
@@ -60,6 +59,7 @@ class Switch:
         self._store = store
         self._journal = journal
         self._monitor: Conversation | None = None
+        self._watch: Watch | None = None
         self.generation: Generation
 
     def arm(self, guest: str, launch: Launch, origin: str, held: Held) -> None:
@@ -144,7 +144,10 @@ class Switch:
     def judge(self) -> Verdict:
         """Try the check; record and log the verdict; leave the guest to its monitor."""
         try:
-            verdict, self.generation = judge(self._state, self._journal, self.generation)
+            assert self._watch is not None  # noqa: S101 - armed before
+            verdict, self.generation = judge(
+                self._state, self._journal, self.generation, self._watch
+            )
             return verdict
         finally:
             self._let_go()
@@ -158,6 +161,8 @@ class Switch:
         if self._monitor is not None:
             self._monitor.close()
             self._monitor = None
+        if self._watch is not None:
+            self._watch.close()
 
     def _become(self, phase: Phase, **changes: object) -> None:
         self.generation = self._state.save(self.generation.become(phase, **changes))
@@ -180,8 +185,7 @@ class Switch:
                 "guest.tender", f"{generation.guest}: {tending.notice}", **self._names()
             )
         wires = wiring.attach(self._state, generation, target.writes_all, held)
-        # A tender gets files by descriptor: its user may not reach them, nor does every path
-        # survive its options.
+        self._watch = Watch(boot, wires.taps)
         files = [str(image), *wires.volumes.values()] if tending.path else []
         reached = {path: control.descriptor(number) for number, path in enumerate(files)}
         start = Start(
@@ -248,61 +252,6 @@ def end(state: State, live: Generation, monitor: MonitorState | None, reason: st
     state.save(live.become(phase, ended_at=time.time(), reason=reason))
     if monitor is not None:
         control.stop(monitor)
-
-
-def judge(state: State, journal: Journal, generation: Generation) -> tuple[Verdict, Generation]:
-    """Try the check of a generation that was fired; record and log the verdict."""
-    console = str(state.console(generation))
-
-    def monitor() -> MonitorState:
-        found = state.monitor_state(generation)
-        if found is None:
-            raise HostError(
-                f"{generation.guest}: generation {generation.number} lost its monitor's state"
-            )
-        return found
-
-    subject = Subject(monitor, console, network.ports(generation.boot.arguments))
-    verdict = health.examine(generation.check, subject)
-    names: dict[str, object] = {"guest": generation.guest, "generation": generation.number}
-    if not verdict.healthy:
-        generation = state.save(generation.become(Phase.FAILED, reason=verdict.reason))
-        if not (left := monitor()).alive:
-            control.stop(left)  # or its restart policy would have it once we let go
-        said = _console_tail(console)
-        journal.event(
-            "guest.unhealthy",
-            f"{generation.guest}: generation {generation.number} is not healthy: {verdict.reason}"
-            + "".join(f"\n    {line}" for line in said),
-            reason=verdict.reason,
-            console=said,
-            **names,
-        )
-        return verdict, generation
-    tender = monitor().tender
-    opened = tuple(f"tcp {end}" for end in sockets.observed(tender.pid)) if tender else ()
-    generation = state.save(
-        generation.become(
-            Phase.HEALTHY, healthy_at=time.time(), observed=opened, reason=verdict.reason
-        )
-    )
-    seen = f"observed {', '.join(opened)}" if opened else "observed no listening socket"
-    journal.event(
-        "network.observed", f"{generation.guest}: network: {seen}", observed=list(opened), **names
-    )
-    journal.event(
-        "guest.healthy",
-        f"{generation.guest}: generation {generation.number} is healthy ({verdict.reason}) "
-        f"after {verdict.seconds * 1000:.0f} ms",
-        seconds=verdict.seconds,
-        **names,
-    )
-    return verdict, generation
-
-
-def _console_tail(console: str, lines: int = 10) -> list[str]:
-    """Return the last lines of a console, without their dates."""
-    return [text_of(line) for line in tail(console, lines)]
 
 
 def _last_line(log: Path) -> str:

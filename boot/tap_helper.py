@@ -65,7 +65,7 @@ def serve(data: bytes, uid: int) -> list[str]:
         case {"do": "add", "name": name, "bridge": bridge, "alias": alias, **rest} if not rest:
             _check("name", name, links.TAP_NAME.fullmatch)
             _check("alias", alias, links.TAP_ALIAS.fullmatch)
-            _check("bridge", bridge, _bridges().__contains__)
+            _check("bridge", bridge, _bridges().__contains__, f"list it in {taps.HELPER_BRIDGES}")
             taps.make(name, bridge, uid, alias)
             return [name]
         case {"do": "sweep", "installation": installation, "keep": [*keep], **rest} if not rest:
@@ -76,10 +76,10 @@ def serve(data: bytes, uid: int) -> list[str]:
     raise ConfigError("the request is neither to add a tap nor to sweep them")
 
 
-def _check(field: str, value: object, passes: Callable[[str], object]) -> None:
+def _check(field: str, value: object, passes: Callable[[str], object], hint: str = "") -> None:
     if not isinstance(value, str) or not passes(value):
         # Cut: it goes to a terminal and into logs.
-        raise ConfigError(f"{field} {str(value)[:100]!r} is not allowed")
+        raise ConfigError(f"mirage-hooks-tap: {field} {str(value)[:100]!r} is not allowed", hint)
 
 
 def _caller() -> int:

@@ -4,6 +4,8 @@ Making takes a right that an operator may not have: a helper can be given it (ta
 """
 
 import json
+import os
+import pwd
 import socket
 import subprocess
 from collections.abc import Collection
@@ -12,6 +14,7 @@ from pathlib import Path
 from mirage_hooks.boot import links, netlink
 from mirage_hooks.boot.errors import HostError
 from mirage_hooks.boot.links import NotAllowed
+from mirage_hooks.boot.netlink import Link
 from mirage_hooks.boot.users import user_name
 
 HELPER = "/opt/mirage-hooks/bin/mirage-hooks-tap"
@@ -29,7 +32,8 @@ def add_tap(name: str, bridge: str, owner: int, alias: str) -> None:
     try:
         make(name, bridge, owner, alias)
     except NotAllowed:
-        if not HELPER_BRIDGES.exists():
+        # The helper makes taps for who asks: it takes no word on whom else.
+        if owner != os.geteuid() or not HELPER_BRIDGES.exists():
             raise
         _ask_helper({"do": "add", "name": name, "bridge": bridge, "alias": alias})
 
@@ -49,7 +53,7 @@ def make(name: str, bridge: str, owner: int, alias: str) -> None:
             netlink.set_up(index, master=port_of.index)
 
 
-def require_tap(name: str, owner: int, held: bool) -> None:
+def require_tap(name: str, owner: int, held: bool = False) -> None:
     """Raise HostError where a tap that was made beforehand does not serve a user.
 
     It may be busy if it is `held` by a guest that will have ended.
@@ -63,10 +67,9 @@ def require_tap(name: str, owner: int, held: bool) -> None:
         )
     if not link.tap:
         raise HostError(f"network: {name} is no tap", "name a tap for its network in host.toml")
-    if owner != 0 and link.owner not in {None, owner}:
+    if not _may_open(link, owner):
         raise HostError(
-            f"network: tap {name} can be opened by user {user_name(link.owner or 0)}, "
-            f"not by {user_name(owner)}, whom the guest runs as",
+            f"network: tap {name} cannot be opened by {user_name(owner)}, whom the guest runs as",
             f"run as root: ip link delete dev {name} && {_commands(name, 'BRIDGE', owner)}",
         )
     if not link.up:
@@ -105,6 +108,18 @@ def remove(installation: str, keep: Collection[str], owner: int | None = None) -
         for link in stale:
             netlink.remove(link.index)
     return [link.name for link in stale]
+
+
+def _may_open(link: Link, uid: int) -> bool:
+    """Whether a user may, by what tun_not_capable() in Linux's drivers/net/tun.c asks for."""
+    if uid == 0:
+        return True
+    if link.owner not in {None, uid}:
+        return False
+    if link.group is None:
+        return True
+    account = pwd.getpwuid(uid)
+    return link.group in os.getgrouplist(account.pw_name, account.pw_gid)
 
 
 def _make_way(name: str, owner: int, alias: str) -> None:

@@ -18,6 +18,8 @@ from mirage_hooks.boot.record import Generation, State
 # Solo5 takes block devices of whole sectors (tenders/common/block_attach.c).
 _SECTOR_BYTES = 512
 _COPY = ".img"
+# Who attaches to a tap opens this, and needs no other right (tun(4) of Linux's networking docs).
+TUN = "/dev/net/tun"
 
 
 @dataclass(frozen=True)
@@ -43,11 +45,9 @@ def attach(state: State, generation: Generation, copies: bool, held: Held) -> Wi
     `sweep`, if this fails as well.
     """
     boot = generation.boot
-    made = {
-        device: _tap(state, generation, device, nic, held.taps)
-        for device, nic in boot.nics.items()
-        if nic.kind != "user"
-    }
+    made = taps_of(state, generation)
+    for device, name in made.items():
+        _have_tap(state, generation, boot.nics[device], name, held.taps)
     volumes = {}
     for device, volume in boot.volumes.items():
         refuse_unfit(volume.path)
@@ -60,8 +60,20 @@ def attach(state: State, generation: Generation, copies: bool, held: Held) -> Wi
     return Wiring(made, volumes)
 
 
+def taps_of(state: State, generation: Generation) -> dict[str, str]:
+    """Return the names of a generation's taps by the devices' names, there or not."""
+    number, guest = generation.number, generation.guest
+    return {
+        device: nic.link
+        if nic.kind == "tap" and nic.link is not None
+        else links.tap_name(state.installation, guest, number, device)
+        for device, nic in generation.boot.nics.items()
+        if nic.kind != "user"
+    }
+
+
 def make_bridge(state: State, bound: Host, network: str) -> None:
-    """Make the bridge of a logical network, if the host file says it is ours. Raises HostError."""
+    """Make the bridge of a logical network, where the host file says so. Raises HostError."""
     where = bound.networks.get(network)
     if where is not None and where.create and where.bridge is not None:
         links.create_bridge(
@@ -102,15 +114,15 @@ def alias(state: State, generation: Generation) -> str:
     return links.tap_alias(state.installation, generation.guest, generation.number)
 
 
-def _tap(state: State, generation: Generation, device: str, nic: Nic, held: Container[str]) -> str:
-    assert nic.link is not None  # noqa: S101 - only QEMU's own network has none
+def _have_tap(
+    state: State, generation: Generation, nic: Nic, name: str, held: Container[str]
+) -> None:
     owner = users.uid_of(generation.boot.user)
+    users.refuse_closed(TUN, generation.boot.user)
     if nic.kind == "tap":
-        taps.require_tap(nic.link, owner, nic.link in held)
-        return nic.link
-    name = links.tap_name(state.installation, generation.guest, generation.number, device)
-    taps.add_tap(name, nic.link, owner, alias(state, generation))
-    return name
+        taps.require_tap(name, owner, name in held)
+    elif nic.link is not None:
+        taps.add_tap(name, nic.link, owner, alias(state, generation))
 
 
 def refuse_unfit(path: str) -> None:

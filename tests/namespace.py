@@ -9,14 +9,17 @@ import itertools
 import os
 import shutil
 import signal
+import socket
+import struct
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from support import run, wait_for
+from support import get, run, wait_for
 
 _NAMES = itertools.count(1)
 
@@ -47,7 +50,7 @@ class Namespace:
 
     def inside(self, *command: str | Path) -> list[str]:
         """Return the command that runs `command` in here, with the /sys that belongs to it."""
-        return ["ip", "netns", "exec", self.name, *map(str, command)]
+        return ["ip", "netns", "exec", self.name, *_with_taps_for_all(), *map(str, command)]
 
     def run(
         self, *command: str | Path, cwd: Path = Path("/"), check: bool = True
@@ -87,6 +90,16 @@ class Namespace:
         finally:
             os.close(inside)
             os.close(outside)
+
+    def get(self, address: str, port: int = 80) -> str | None:
+        """Return the page that a guest in here answers with, None where none does."""
+        with self.entered():
+            return get(port, address=address)
+
+    def pings(self, address: str, seconds: float = 1.0) -> bool:
+        """Whether one echo request is answered in time; IPv4 or IPv6."""
+        with self.entered():
+            return _pings(address, seconds)
 
     def bridge(self, name: str, *addresses: str) -> None:
         """Make a bridge that is up; addresses are of this host, as in `10.0.0.1/24`."""
@@ -152,6 +165,40 @@ def missing_for_namespaces() -> str | None:
     if tried.returncode != 0:
         return f"no network namespace can be made here: {tried.stderr.decode().strip()}"
     return None
+
+
+def _with_taps_for_all() -> tuple[str, ...]:
+    # Hosts with udev have /dev/net/tun for everybody (50-udev-default.rules), containers may not.
+    # `ip netns exec` gives each command mounts of its own: this one is seen by nobody else.
+    if Path("/dev/net/tun").stat().st_mode & 0o006 == 0o006:
+        return ()
+    steps = (
+        "mount -t tmpfs -o mode=755 tmpfs /dev/net",
+        "mknod -m 666 /dev/net/tun c 10 200",
+        'exec "$@"',
+    )
+    return ("sh", "-c", " && ".join(steps), "sh")
+
+
+def _pings(address: str, seconds: float) -> bool:
+    # RFC 792 and RFC 4443: type, code, checksum, identifier, sequence. Only for IPv6 Linux fills
+    # the checksum in; this one is of IPv4's message. A raw socket for IPv4 gets the IP header too.
+    if ":" in address:
+        family, protocol, request, reply, header = socket.AF_INET6, 58, 128, 129, 0
+    else:
+        family, protocol, request, reply, header = socket.AF_INET, 1, 8, 0, 20
+    deadline = time.monotonic() + seconds
+    with socket.socket(family, socket.SOCK_RAW, protocol) as raw:
+        try:
+            raw.sendto(struct.pack("!BBHHH", request, 0, 0xF7FF, 0, 0), (address, 0))
+            while (left := deadline - time.monotonic()) > 0:
+                raw.settimeout(left)
+                data, (sender, *_) = raw.recvfrom(2048)
+                if sender == address and data[header] == reply:
+                    return True
+        except OSError:
+            return False
+    return False
 
 
 def _network(process: Path) -> int | None:

@@ -15,7 +15,6 @@ from mirage_hooks.boot.record import State
 from mirage_hooks.boot.targets import kvm, tenders
 from mirage_hooks.installer.findings import Finding
 
-_TUN = "/dev/net/tun"
 _CAP_NET_ADMIN = 12  # linux/capability.h
 _SUDO_SECONDS = 10
 
@@ -84,13 +83,13 @@ def _refuse_broken_kvm(bound: Host) -> None:
 def _tun(bound: Host, guests: Guests) -> Iterator[Finding]:
     for user in sorted({guest.user or "" for guest in guests.values()} or {bound.user or ""}):
         try:
-            users.refuse_closed(_TUN, user or None)
+            users.refuse_closed(wiring.TUN, user or None)
         except HostError as error:
-            mend = f"run as root: modprobe tun && chmod 666 {_TUN}"
-            yield Finding("failed", _TUN, error.message, mend)
+            mend = f"run as root: modprobe tun && chmod 666 {wiring.TUN}"
+            yield Finding("failed", wiring.TUN, error.message, mend)
         else:
             name = user or users.user_name(os.geteuid())
-            yield Finding("ok", _TUN, f"open to user {name}, whom guests run as")
+            yield Finding("ok", wiring.TUN, f"open to user {name}, whom guests run as")
 
 
 def _right_to_make(bound: Host) -> Iterator[Finding]:

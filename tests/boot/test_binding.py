@@ -102,14 +102,19 @@ def test_a_mac_stays_what_it_was() -> None:
 
 
 @pytest.mark.parametrize(
-    ("installation", "name", "device"),
-    [(OTHER, "www", "service"), (HERE, "api", "service"), (HERE, "www", "other")],
+    ("installation", "other"),
+    [
+        (OTHER, guest(service=on())),
+        (HERE, guest(name="api", service=on())),
+        (HERE, guest(management=on())),
+    ],
+    ids=["installation", "guest", "device"],
 )
 def test_every_installation_guest_and_device_has_a_mac_of_its_own(
-    installation: str, name: str, device: str
+    installation: str, other: Guest
 ) -> None:
     own = binding.nics(guest(service=on()), HOST, HERE)["service"].mac
-    (nic,) = binding.nics(guest(name=name, **{device: on()}), HOST, installation).values()
+    (nic,) = binding.nics(other, HOST, installation).values()
     assert nic.mac != own
 
 

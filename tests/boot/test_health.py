@@ -46,7 +46,7 @@ class Guest:
     def examine(self, check: Check, ports: tuple[int, ...] | None = None) -> Verdict:
         """Try a check; the guest was told its own port, where nothing else is said."""
         told = (self.port,) if ports is None else ports
-        return examine(check, Subject(self.state, self._console_path, told))
+        return examine(check, Subject(self.state, self._console_path, told, list))
 
 
 @pytest.fixture
@@ -360,7 +360,7 @@ def test_a_guest_whose_monitor_is_gone_is_not_healthy(boot: Callable[..., Guest]
         state = guest.state()
         state.monitor = identify(monitor.pid)
         monitor.kill()
-    subject = Subject(lambda: state, "console.log", ())
+    subject = Subject(lambda: state, "console.log", (), list)
     verdict = examine(Check(alive="1ms"), subject)
     assert (verdict.healthy, verdict.reason) == (False, "the guest lost its monitor")
 

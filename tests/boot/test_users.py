@@ -80,7 +80,7 @@ def test_what_a_file_is_open_for_goes_by_its_mode(
 
 @as_root
 def test_a_file_that_was_given_away_is_open_to_its_owner(file: Path) -> None:
-    shutil.chown(file, USER)
+    shutil.chown(file, str(USER))
     users.refuse_closed(str(file), USER)
 
 

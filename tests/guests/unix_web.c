@@ -27,6 +27,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "arguments.h"
+
 #ifndef PAGE
 #define PAGE "hello"
 #endif
@@ -49,40 +51,6 @@ static void say(const char *level, const char *text)
     clock_gettime(CLOCK_REALTIME, &now);
     strftime(date, sizeof date, "%Y-%m-%dT%H:%M:%S", gmtime(&now.tv_sec));
     fprintf(stderr, "%s-00:00: %s [application] %s\n", date, level, text);
-}
-
-/* Split at white space, with quotes and backslash as escape. */
-static int split(const char *text, char *out, char **words, int most)
-{
-    int count = 0;
-    char quote = 0;
-    while (*text == ' ')
-        text++;
-    while (*text && count < most) {
-        words[count++] = out;
-        for (; *text && (quote || *text != ' '); text++) {
-            if (*text == '\\' && quote != '\'' && text[1])
-                *out++ = *++text;
-            else if (quote ? *text == quote : (*text == '"' || *text == '\''))
-                quote = quote ? 0 : *text;
-            else
-                *out++ = *text;
-        }
-        *out++ = 0;
-        while (*text == ' ')
-            text++;
-    }
-    return count;
-}
-
-static int number(const char *word, const char *key, int *to)
-{
-    size_t length = strlen(key);
-    char *end;
-    if (strncmp(word, key, length) || word[length] != '=')
-        return 0;
-    *to = strtol(word + length + 1, &end, 10);
-    return *end == 0 && end != word + length + 1;
 }
 
 static void take(const char *word)

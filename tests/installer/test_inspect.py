@@ -18,12 +18,12 @@ STATUS_KEYS = [
 ]
 GUEST_KEYS = [
     *["guest", "target", "image", "commit", "generation", "since", "address"],
-    *["health", "restarts", "intent", "pid"],
+    *["health", "restarts", "intent", "pid", "warnings"],
 ]
 HISTORY_KEYS = [
     *["guest", "generation", "booted", "image", "commit", "origin", "outcome", "reason"],
     *["healthy_at", "ended_at", "exit", "restarts", "digest", "path", "arguments"],
-    *["observed", "converge", "collected"],
+    *["observed", "warnings", "converge", "collected"],
 ]
 MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00")
 

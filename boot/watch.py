@@ -1,0 +1,76 @@
+"""What is seen of a generation's network while it boots: on its taps, and on its console."""
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from mirage_hooks.boot import sightings
+from mirage_hooks.boot.console import tail
+from mirage_hooks.boot.errors import HostError
+from mirage_hooks.boot.guest import Boot
+from mirage_hooks.boot.health import Reachable
+from mirage_hooks.boot.observer import Observer
+from mirage_hooks.boot.sightings import Configured, Sighting
+
+# Where a guest says its addresses: at its start, but a chatty one says more.
+_CONSOLE_LINES = 10_000
+
+
+@dataclass(frozen=True)
+class Observation:
+    """What was seen of one device, in words and as addresses; `warning` where it is not as told."""
+
+    device: str
+    text: str
+    addresses: tuple[str, ...]
+    warning: str | None
+
+
+class Watch:
+    """The watch over one generation's taps, from before it is fired to its verdict."""
+
+    def __init__(self, boot: Boot, taps: Mapping[str, str]) -> None:
+        """Watch from now on; what may not be watched, or is not there, is known by its console."""
+        self._boot = boot
+        self._taps = taps
+        self._observers: dict[str, Observer] = {}
+        for device, tap in taps.items():
+            with contextlib.suppress(HostError):
+                if (observer := Observer.open(tap)) is not None:
+                    self._observers[device] = observer
+
+    def observations(self, console: str, fired_at: float) -> Iterator[Observation]:
+        """Yield what was seen of each device so far, for those of which anything could be."""
+        for device, nic in self._boot.nics.items():
+            found = self._sightings(device, console)
+            if not found and device not in self._observers:
+                continue
+            config = self._boot.network[device]
+            told = Configured(config.interfaces, config.gateways, config.dhcp, nic.mac)
+            text, warning = sightings.describe(told, found, fired_at)
+            seen = sightings.first_of_each(found)
+            addresses = tuple(f"{one.address} at {one.mac}" for one in seen)
+            yield Observation(device, text, addresses, warning)
+
+    def reachable(self, console: str) -> list[Reachable]:
+        """Return where the guest is to be found: as configured, or else as it was seen."""
+        found = []
+        for device, tap in self._taps.items():
+            seen = (str(one.ip) for one in self._sightings(device, console))
+            told = [str(one.ip) for one in self._boot.network[device].interfaces]
+            mac = self._boot.nics[device].mac
+            found += [Reachable(tap, mac, address) for address in dict.fromkeys(told or seen)]
+        return found
+
+    def close(self) -> None:
+        """End the watch."""
+        for observer in self._observers.values():
+            observer.close()
+
+    def _sightings(self, device: str, console: str) -> list[Sighting]:
+        observer = self._observers.get(device)
+        seen = observer.sightings() if observer is not None else []
+        # The console does not say of which of several devices it speaks.
+        if len(self._boot.nics) == 1:
+            seen = [*seen, *sightings.from_console(tail(console, _CONSOLE_LINES))]
+        return seen

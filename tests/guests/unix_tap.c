@@ -1,0 +1,63 @@
+/* A stand-in for a MirageOS `unix` image with the direct stack: a process that opens a tap itself.
+ *
+ *   --interface=TAP   the tap (default tap0), made where it is missing; it gets a random MAC
+ *
+ * It logs to stderr, and ends with 2 for an uncaught exception such as a tap in use.
+ */
+#include "tap.h"
+
+static const char *interface = "tap0";
+
+static void put(const char *text, int length)
+{
+    fwrite(text, 1, length, stderr);
+}
+
+static int take_own(const char *word)
+{
+    return value(word, "--interface") && (interface = value(word, "--interface"));
+}
+
+static void fail(const char *what)
+{
+    fprintf(stderr, "Fatal error: exception Failure(\"%s %s: %s\")\n", what, interface,
+            strerror(errno));
+    exit(2);
+}
+
+static void plug(uint8_t *mac, uint32_t *secret)
+{
+    struct text text = {0};
+    struct ifreq request;
+    tap = attach(interface);
+    if (tap < 0)
+        fail("cannot open");
+    /* Only where the tap is not up yet: only root may. */
+    request.ifr_flags = interface_flags(interface) | IFF_UP;
+    if (!(interface_flags(interface) & IFF_UP) && ask_any(SIOCSIFFLAGS, interface, &request))
+        fail("cannot set up");
+    random_mac(mac);
+    *secret = get32(mac + 2) ^ getpid();
+    add(&text, "plugging into ");
+    add(&text, interface);
+    add(&text, " with mac ");
+    add_mac(&text, mac);
+    say("INFO", "netif", &text);
+}
+
+static _Noreturn void end(int code)
+{
+    exit(code);
+}
+
+static _Noreturn void crash(void)
+{
+    abort();
+}
+
+int main(int argc, char **argv)
+{
+    static const struct built built = BUILT;
+    (void)argc;
+    guest(&built, join(argv + 1));
+}
