@@ -43,7 +43,8 @@ class Orders:
     """All that a monitor needs to know about its generation; it reads nothing else.
 
     `redact` is what its console log is not to show, the longest first. `files` are paths among the
-    arguments that `user` may not reach.
+    arguments that the tender is to be given by descriptor: `user` may not reach them, and QEMU
+    hands a kernel its own path, which is no single word where there is a space in it.
     """
 
     guest: str

@@ -72,7 +72,7 @@ class Converger:
             )
             self._say_branch(bound.branch)
             known = recover.recover(self._state, self._journal)
-            wiring.sweep(self._state, known)
+            self._sweep(known)
             self._execution = Execution(
                 self._repository,
                 self._state,
@@ -98,8 +98,15 @@ class Converger:
             self._execution.make_good(desired, actions)
             if self._execution.changed:
                 known = survey.look_at_all(self._state)
-                wiring.sweep(self._state, known)
+                self._sweep(known)
             return self._finish(tip, desired, bound, host_text, known)
+
+    def _sweep(self, known: Mapping[str, Known]) -> None:
+        """Take away what ended generations have left. That it cannot be is no failure."""
+        try:
+            wiring.sweep(self._state, known)
+        except (Error, OSError) as error:
+            self._say("network.fault", f"left behind by guests that ended: {error}")
 
     def _take_trigger(self) -> None:
         with contextlib.suppress(OSError):  # it is not there, or somebody made it what it is not
@@ -146,7 +153,7 @@ class Converger:
             else:
                 self._say("guest.held", f"{name}: held by hand", guest=name)
         known = survey.look_at_all(self._state)
-        wiring.sweep(self._state, known)
+        self._sweep(known)
         self._collect(bound, None, known)
         self._end(0, "done: no pull starts what is held, until `mirage-hooks start` does")
         return 0

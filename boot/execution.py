@@ -1,6 +1,5 @@
 """Carry a plan out: prepare side by side, stop what is to stop, switch, make good."""
 
-import contextlib
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -21,7 +20,7 @@ from mirage_hooks.boot import (
     wiring,
 )
 from mirage_hooks.boot.errors import Error, HostError, RepositoryError
-from mirage_hooks.boot.guest import short
+from mirage_hooks.boot.guest import Boot, short
 from mirage_hooks.boot.host import Host
 from mirage_hooks.boot.journal import Journal
 from mirage_hooks.boot.manifest import DesiredState
@@ -64,6 +63,7 @@ class Execution:
         self._origin = origin
         self._known = known
         self._unarmed: set[str] = set()
+        self._unmade: dict[str, HostError] = {}
         self.faults: dict[str, Error] = {}
         self.changed: set[str] = set()
 
@@ -88,7 +88,7 @@ class Execution:
             settled.clear(self._state)
             live = survey.running(self._known)
             taken = sockets.listening(but=_pids(live.values())) if launches else {}
-            self._make_bridges(launches)
+            self._make_bridges(desired, launches)
             armed = [one for one in _side_by_side(partial(self._arm, taken), launches) if one]
             if not self._postpone(desired, stops):
                 for action in stops:
@@ -104,12 +104,22 @@ class Execution:
             if action.verb is Verb.KEEP:
                 self._apply_live(action)
 
-    def _make_bridges(self, launches: list[Action]) -> None:
-        """Make what bridges are to be ours. That one cannot be made is found again at its taps."""
-        boots = [action.launch.boot for action in launches if action.launch is not None]
-        names = [boot.network[device].network for boot in boots for device in boot.nics]
-        with contextlib.suppress(HostError):
-            wiring.make_bridges(self._state, self._bound, names)
+    def _make_bridges(self, desired: DesiredState, launches: list[Action]) -> None:
+        """Have the bridges that are to be ours, each once: guests are prepared side by side."""
+        boots = [one.boot for one in desired.guests.values()]
+        boots += [action.launch.boot for action in launches if action.launch is not None]
+        networks = {boot.network[device].network for boot in boots for device in boot.nics}
+        for name in sorted(networks - self._unmade.keys()):
+            try:
+                wiring.make_bridge(self._state, self._bound, name)
+            except HostError as error:
+                self._unmade[name] = error
+
+    def _refuse_unmade(self, boot: Boot) -> None:
+        """Raise HostError where a boot needs a bridge that could not be made."""
+        for device in boot.nics:
+            if (error := self._unmade.get(boot.network[device].network)) is not None:
+                raise error
 
     def _arm(self, taken: Listening, action: Action) -> Switch | None:
         launch = action.launch
@@ -120,6 +130,7 @@ class Execution:
         try:
             # Once more: it may be a recorded state, from before the host took a right away.
             manifest.admit(launch.boot, self._bound)
+            self._refuse_unmade(launch.boot)
             _refuse_taken_port(action.guest, launch, taken)
             self.fetch(action.guest, launch)
             switch.arm(action.guest, launch, self._origin, self._held_taps())

@@ -64,7 +64,7 @@ class Tender:
         image = os.open(orders.executable, os.O_RDONLY | os.O_CLOEXEC) if account else -1
         if image >= 0 and os.pread(image, 2, 0) == b"#!":
             os.set_inheritable(image, True)
-        files = {path: os.open(path, os.O_PATH) for path in orders.files} if account else {}
+        files = {path: os.open(path, os.O_PATH) for path in orders.files}
         trigger, self._trigger = os.pipe2(os.O_CLOEXEC)
         self.output, output = os.pipe2(os.O_CLOEXEC)
         parent = os.getpid()

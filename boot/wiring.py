@@ -3,7 +3,7 @@
 import os
 import pwd
 import shutil
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,6 +17,8 @@ from mirage_hooks.boot.record import Generation, State
 # Solo5 takes block devices of whole sectors (tenders/common/block_attach.c).
 _SECTOR_BYTES = 512
 _COPY = ".img"
+# Who attaches to a tap opens this, and needs no other right (tun(4) of Linux's networking docs).
+_TUN = "/dev/net/tun"
 
 
 @dataclass(frozen=True)
@@ -62,17 +64,16 @@ def taps_of(state: State, generation: Generation) -> dict[str, str]:
     }
 
 
-def make_bridges(state: State, bound: Host, names: Iterable[str]) -> None:
-    """Make the bridges of logical networks that the host file says are ours. Raises HostError."""
-    for name in sorted(set(names)):
-        where = bound.networks.get(name)
-        if where is not None and where.create and where.bridge is not None:
-            links.create_bridge(
-                where.bridge,
-                where.interfaces,
-                links.bridge_mac(state.installation, where.bridge),
-                links.bridge_alias(state.installation),
-            )
+def make_bridge(state: State, bound: Host, network: str) -> None:
+    """Make the bridge of a logical network, where the host file says so. Raises HostError."""
+    where = bound.networks.get(network)
+    if where is not None and where.create and where.bridge is not None:
+        links.create_bridge(
+            where.bridge,
+            where.interfaces,
+            links.bridge_mac(state.installation, where.bridge),
+            links.bridge_alias(state.installation),
+        )
 
 
 def sweep(state: State, known: Mapping[str, Known]) -> None:
@@ -110,6 +111,7 @@ def _have_tap(
 ) -> None:
     user = generation.boot.user
     owner = pwd.getpwnam(user).pw_uid if user is not None else os.geteuid()
+    users.refuse_closed(_TUN, user)
     if nic.kind == "tap":
         taps.require_tap(name, owner, name in held)
     elif nic.link is not None:

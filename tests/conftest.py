@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from guests_built import Built
+from guests_built import Built, BuiltTarget, Start
 from mirage_hooks.boot import control, lock
 from namespace import Namespace, network_namespace
 from support import GUESTS, Site, make_site, monitors_of, run, wait_for
@@ -129,3 +129,34 @@ def namespace() -> Iterator[Namespace]:
     """A network of the test's own; nothing that was started in it outlives the test."""
     with network_namespace() as made:
         yield made
+
+
+@pytest.fixture
+def console(tmp_path: Path) -> Path:
+    """Where guests write to."""
+    return tmp_path / "console"
+
+
+@pytest.fixture
+def bridge(namespace: Namespace) -> Namespace:
+    """A namespace with a bridge, and the tap `tap0` on it."""
+    namespace.bridge("br0", "10.0.0.1/24", "fd00::1/64")
+    namespace.tap("tap0", "br0")
+    return namespace
+
+
+@pytest.fixture
+def start(bridge: Namespace, built: Built, console: Path) -> Start:
+    """Return a function that boots a guest on the bridge."""
+
+    def boot(
+        target: BuiltTarget,
+        *arguments: str,
+        page: str = "hello",
+        dhcp: bool = False,
+        broken: bool = False,
+    ) -> subprocess.Popen[bytes]:
+        image = built.image(target, page, dhcp=dhcp, broken=broken)
+        return bridge.popen(*built.command(target, image, "tap0", *arguments), console=console)
+
+    return boot

@@ -1,14 +1,31 @@
 """Images and tenders for tests, compiled from tests/guests where a test first asks for them."""
 
 import hashlib
+import shutil
 import subprocess
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import pytest
+
 from support import GUESTS
 
 BuiltTarget = Literal["unix", "spt", "hvt", "virtio"]
+Start = Callable[..., subprocess.Popen[bytes]]
+
+# What a guest on the fixture `bridge` is told of its network, and the MAC it has there.
+STATIC = ("--ipv4=10.0.0.2/24", "--ipv4-gateway=10.0.0.1", "--ipv4-only=true")
+MAC = "02:00:00:00:00:02"
+
+needs_qemu = pytest.mark.skipif(
+    shutil.which("qemu-system-x86_64") is None,
+    reason="QEMU is not installed: apt-get install qemu-system-x86",
+)
+each_target = pytest.mark.parametrize(
+    "target", ["unix", "spt", "hvt", pytest.param("virtio", marks=needs_qemu)]
+)
 
 # An image for Solo5 stands alone: no libc, nothing that a kernel has to set up first.
 _SOLO5 = (
@@ -91,7 +108,7 @@ class Built:
         image: Path,
         tap: str,
         *arguments: str,
-        mac: str = "02:00:00:00:00:02",
+        mac: str = MAC,
         device: str = "service",
     ) -> list[str]:
         """Return the command that a person would boot an image with, on a tap.
@@ -120,7 +137,7 @@ def qemu(
     image: Path,
     network: str,
     *arguments: str,
-    mac: str = "02:00:00:00:00:02",
+    mac: str = MAC,
     disk: Path | None = None,
 ) -> list[str]:
     """Return the command that boots a virtio image without KVM; `network` is QEMU's `-netdev`.

@@ -79,8 +79,8 @@ class StandInGuest:
 
     def _serve(self) -> None:
         while True:
-            ready, _, _ = select.select([self._tap, self._ending], [], [])
-            if self._ending in ready:
+            ready, _, _ = select.select([self._tap, self._ending.fileno()], [], [])
+            if self._ending.fileno() in ready:
                 return
             data = os.read(self._tap, 2048)
             self.received.append(data)

@@ -15,7 +15,7 @@
 #ifndef DHCP
 #define DHCP 0
 #endif
-/* Compiled with -DBROKEN it fails as an image with a bug does: an uncaught exception at the start. */
+/* Compiled with -DBROKEN it fails as an image with a bug does: an uncaught exception. */
 #ifdef BROKEN
 #define EXIT_CODE 2
 #else

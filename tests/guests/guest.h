@@ -67,8 +67,10 @@ static void say(const char *level, const char *source, const struct text *what)
 
 static int boolean(const char *word, int *to)
 {
-    *to = word && !strcmp(word, "true");
-    return word && (*to || !strcmp(word, "false"));
+    if (!word || (strcmp(word, "true") && strcmp(word, "false")))
+        return 0;
+    *to = *word == 't';
+    return 1;
 }
 
 static int take_ipv4(const char *word)
@@ -97,7 +99,8 @@ static void take(const char *word)
     if (!strcmp(word, "--dhcp"))
         with_dhcp = 1;
     else if (!(take_ipv4(value(word, "--ipv4")) || take_ipv6(value(word, "--ipv6")) ||
-               take_hello(value(word, "--hello")) || boolean(value(word, "--ipv4-only"), &ipv4_only) ||
+               take_hello(value(word, "--hello")) ||
+               boolean(value(word, "--ipv4-only"), &ipv4_only) ||
                (value(word, "--ipv4-gateway") &&
                 read_ipv4(value(word, "--ipv4-gateway"), 0, &stack.gateway)) ||
                (value(word, "--peer") && read_ipv4(value(word, "--peer"), 0, &stack.peer)) ||
@@ -114,7 +117,7 @@ static void take(const char *word)
     }
 }
 
-static void print_page(void)
+static void make_page(void)
 {
     struct text body = {0};
     add(&body, hello);
@@ -231,7 +234,7 @@ static _Noreturn void guest(const struct built *built, const char *joined)
     read_cidr(built->address, &stack.address, &stack.prefix);
     for (int i = 0; i < count; i++)
         take(words[i]);
-    print_page();
+    make_page();
     for (uint64_t start = milliseconds(); milliseconds() - start < (uint64_t)delay_ms;)
         receive((uint8_t[2048]){0});
     if (exit_code >= 0) {

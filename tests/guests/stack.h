@@ -1,7 +1,7 @@
 /* A network stack for guests: functions from a frame that came in to the frame that answers it.
  *
  * One frame in, at most one frame out, and no connection is ever remembered: whoever asks repeats
- * what was lost (ARP, ping, DNS-like UDP), and TCP's client does so too as long as a reply and its
+ * what was lost (ARP, ping, DHCP), and TCP's client does so too as long as a reply and its
  * acknowledgement are one segment. A page is therefore at most PAGE_SIZE bytes. What comes in is
  * trusted to be whole: checksums are made here, not checked.
  */
@@ -176,9 +176,10 @@ static int dhcp(struct stack *stack, const uint8_t *bootp, int length, uint8_t *
     int kind = 0;
     if (length < 240 || get32(bootp + 4) != stack->secret || memcmp(bootp + 28, stack->mac, 6))
         return 0;
-    for (int at = 240; at + 1 < length && bootp[at] != 255; at += bootp[at] ? 2 + bootp[at + 1] : 1) {
+    for (int at = 240, size; at + 1 < length && bootp[at] != 255; at += size) {
         const uint8_t *held = bootp + at + 2;
-        if (at + 2 + bootp[at + 1] > length)
+        size = bootp[at] ? 2 + bootp[at + 1] : 1; /* 0 pads */
+        if (at + size > length)
             return 0;
         if (bootp[at] == 53)
             kind = held[0];
@@ -221,7 +222,8 @@ static uint32_t initial_sequence(const struct stack *stack, uint32_t from, uint3
     return mixed ^ mixed >> 13;
 }
 
-static int tcp(const struct stack *stack, const uint8_t *in, int length, uint32_t from, uint8_t *out)
+static int tcp(const struct stack *stack, const uint8_t *in, int length, uint32_t from,
+               uint8_t *out)
 {
     const int header = in[12] >> 4 << 2, flags = in[13], data = length - header;
     const uint32_t sequence = get32(in + 4), acknowledged = get32(in + 8);

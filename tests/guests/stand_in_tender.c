@@ -169,7 +169,7 @@ static int attach_block(struct binding *device, const char *path)
 
 static int take_option(const char *option, uint64_t *memory)
 {
-    char name[DEVICE_NAME], value[PATH_MAX + 1];
+    char name[DEVICE_NAME], bound[PATH_MAX + 1];
     unsigned mac[6], size;
     struct binding *device;
     if (!strncmp(option, "--mem=", 6)) {
@@ -177,8 +177,8 @@ static int take_option(const char *option, uint64_t *memory)
             errx(1, "--mem takes a number of MB");
         return 1;
     }
-    if (sscanf(option, "--net:%67[A-Za-z0-9]=%19s", name, value) == 2)
-        return attach_net(declared(name, NET_BASIC), value);
+    if (sscanf(option, "--net:%67[A-Za-z0-9]=%19s", name, bound) == 2)
+        return attach_net(declared(name, NET_BASIC), bound);
     if (sscanf(option, "--net-mac:%67[A-Za-z0-9]=%2x:%2x:%2x:%2x:%2x:%2x", name, &mac[0], &mac[1],
                &mac[2], &mac[3], &mac[4], &mac[5]) == 7) {
         device = declared(name, NET_BASIC);
@@ -186,8 +186,8 @@ static int take_option(const char *option, uint64_t *memory)
             device->mac[i] = mac[i];
         return !!device;
     }
-    if (sscanf(option, "--block:%67[A-Za-z0-9]=%4096s", name, value) == 2)
-        return attach_block(declared(name, BLOCK_BASIC), value);
+    if (sscanf(option, "--block:%67[A-Za-z0-9]=%4096s", name, bound) == 2)
+        return attach_block(declared(name, BLOCK_BASIC), bound);
     if (sscanf(option, "--block-sector-size:%67[A-Za-z0-9]=%u", name, &size) == 2) {
         if (size < 512 || size > 32768 || size & (size - 1))
             return 0;

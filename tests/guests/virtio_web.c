@@ -6,205 +6,10 @@
  * (virtio 1.2, 4.1.4.8 and 2.7).
  */
 #define TARGET VIRTIO
+#include "freestanding.h"
 #include "guest.h"
+#include "pc.h"
 #include "solo5_notes.h"
-
-/* The compiler calls these, and so do we: there is no libc. */
-
-void *memcpy(void *to, const void *from, size_t length)
-{
-    void *start = to;
-    __asm__ volatile("rep movsb" : "+D"(to), "+S"(from), "+c"(length) : : "memory");
-    return start;
-}
-
-void *memset(void *to, int byte, size_t length)
-{
-    void *start = to;
-    __asm__ volatile("rep stosb" : "+D"(to), "+c"(length) : "a"(byte) : "memory");
-    return start;
-}
-
-int memcmp(const void *left, const void *right, size_t length)
-{
-    const uint8_t *one = left, *other = right;
-    for (; length; one++, other++, length--)
-        if (*one != *other)
-            return *one - *other;
-    return 0;
-}
-
-size_t strlen(const char *text)
-{
-    size_t length = 0;
-    while (text[length])
-        length++;
-    return length;
-}
-
-int strncmp(const char *left, const char *right, size_t length)
-{
-    for (; length && *left && *left == *right; left++, right++)
-        length--;
-    return length ? (uint8_t)*left - (uint8_t)*right : 0;
-}
-
-int strcmp(const char *left, const char *right)
-{
-    return strncmp(left, right, -1);
-}
-
-char *strchr(const char *text, int character)
-{
-    for (; *text != character; text++)
-        if (!*text)
-            return NULL;
-    return (char *)text;
-}
-
-/* Ports. */
-
-#define DEFINE_PORT(bits, suffix)                                                               \
-    static void out##bits(uint16_t port, uint##bits##_t what)                                   \
-    {                                                                                           \
-        __asm__ volatile("out" suffix " %0, %1" : : "a"(what), "Nd"(port) : "memory");          \
-    }                                                                                           \
-    static inline uint##bits##_t in##bits(uint16_t port)                                        \
-    {                                                                                           \
-        uint##bits##_t what;                                                                    \
-        __asm__ volatile("in" suffix " %1, %0" : "=a"(what) : "Nd"(port) : "memory");           \
-        return what;                                                                            \
-    }
-
-DEFINE_PORT(8, "b")
-DEFINE_PORT(16, "w")
-DEFINE_PORT(32, "l")
-
-/* COM1. */
-static void put(const char *text, int length)
-{
-    for (; length--; text++) {
-        while (!(in8(0x3f8 + 5) & 0x20))
-            ;
-        out8(0x3f8, *text);
-    }
-}
-
-static void print(const char *before, const char *name, const char *after)
-{
-    struct text text = {0};
-    add(&text, before);
-    add(&text, name);
-    add(&text, after);
-    line(&text);
-}
-
-/* QEMU's isa-debug-exit, at its default port; Solo5 writes 41 there, which QEMU ends with 83 for. */
-static _Noreturn void leave(void)
-{
-    out16(0x501, 41);
-    for (;;)
-        __asm__ volatile("cli; hlt");
-}
-
-static _Noreturn void end(int code)
-{
-    struct text text = {0};
-    add(&text, "Solo5: solo5_exit(");
-    add_number(&text, code, 10, 1);
-    add(&text, ") called");
-    line(&text);
-    leave();
-}
-
-static _Noreturn void crash(void)
-{
-    print("Solo5: solo5_abort() called", "", "");
-    leave();
-}
-
-/* Interrupts: the timer, a hundred times a second, and the network's. They wake `hlt`, no more. */
-
-static volatile uint64_t ticks;
-static uint16_t network; /* its registers */
-
-struct frame;
-
-__attribute__((interrupt)) static void on_tick(struct frame *frame)
-{
-    (void)frame;
-    ticks++;
-    out8(0x20, 0x20);
-}
-
-__attribute__((interrupt)) static void on_network(struct frame *frame)
-{
-    (void)frame;
-    in8(network + 19);
-    out8(0xa0, 0x20);
-    out8(0x20, 0x20);
-}
-
-__attribute__((interrupt)) static void on_trap(struct frame *frame)
-{
-    (void)frame;
-    print("Solo5: trap", "", "");
-    crash();
-}
-
-static void on(int vector, void (*handler)(struct frame *))
-{
-    static struct gate {
-        uint16_t low, segment, kind, middle;
-        uint32_t high, reserved;
-    } gates[48];
-    static struct __attribute__((packed)) {
-        uint16_t limit;
-        struct gate *gates;
-    } pointer = {sizeof gates - 1, gates};
-    const uint64_t at = (uint64_t)handler;
-    gates[vector] = (struct gate){at, 8, 0x8e00, at >> 16, at >> 32, 0};
-    __asm__ volatile("lidt %0" : : "m"(pointer));
-}
-
-static void start_interrupts(int network_irq)
-{
-    /* Both 8259A, with vectors from 32 on; then the 8254's channel 0, at 1193182 / 100 Hz. */
-    static const uint8_t setup[][2] = {
-        {0x20, 0x11}, {0xa0, 0x11}, {0x21, 32}, {0xa1, 40}, {0x21, 4}, {0xa1, 2}, {0x21, 1},
-        {0xa1, 1}, {0x43, 0x34}, {0x40, 11932 & 255}, {0x40, 11932 >> 8},
-    };
-    uint16_t heard = 1 | 1 << 2;
-    for (unsigned i = 0; i < sizeof setup / sizeof *setup; i++)
-        out8(setup[i][0], setup[i][1]);
-    for (int vector = 0; vector < 32; vector++)
-        on(vector, on_trap);
-    on(32, on_tick);
-    if (network) {
-        on(32 + network_irq, on_network);
-        heard |= 1 << network_irq;
-    }
-    out8(0x21, ~heard);
-    out8(0xa1, ~heard >> 8);
-    __asm__ volatile("sti");
-}
-
-static uint64_t milliseconds(void)
-{
-    return ticks * 10;
-}
-
-static void add_date(struct text *text)
-{
-    const uint64_t seconds = ticks / 100;
-    add(text, "1970-01-01T");
-    add_number(text, seconds / 3600 % 24, 10, 2);
-    add(text, ":");
-    add_number(text, seconds / 60 % 60, 10, 2);
-    add(text, ":");
-    add_number(text, seconds % 60, 10, 2);
-    add(text, "-00:00");
-}
 
 /* Queues of virtio devices. */
 
@@ -277,9 +82,18 @@ static void start_device(uint16_t registers)
 #define HEADER 10
 #define BUFFERS 64
 
+static uint16_t network; /* its registers */
 static struct queue receiving, transmitting;
 static uint8_t received[BUFFERS][2048], sent[BUFFERS][2048];
 static uint8_t own_mac[6];
+
+__attribute__((interrupt)) static void on_network(struct frame *frame)
+{
+    (void)frame;
+    in8(network + 19);
+    out8(0xa0, 0x20);
+    out8(0x20, 0x20);
+}
 
 static void start_network(uint16_t registers)
 {
@@ -368,14 +182,6 @@ static void show_disk(const char *name, uint16_t registers)
     print(name, ": ", status ? "cannot be read" : sector);
 }
 
-/* PCI, by its configuration ports. */
-
-static uint32_t pci(int slot, int offset)
-{
-    out32(0xcf8, 0x80000000 | slot << 11 | offset);
-    return in32(0xcfc);
-}
-
 /* The devices in PCI's order have to be those of the manifest. Return the network's interrupt. */
 static int start_devices(void)
 {
@@ -427,6 +233,6 @@ _Noreturn void kernel(const struct multiboot *multiboot)
     /* QEMU puts the image's path before the arguments. */
     const char *arguments = strchr((const char *)(uint64_t)multiboot->command_line, ' ');
     print("Solo5: a stand-in for a virtio image", "", "");
-    start_interrupts(start_devices());
+    start_interrupts(start_devices(), on_network);
     guest(&guest_note.built, arguments ? arguments : "");
 }
