@@ -43,7 +43,7 @@ class Unix:
         """Return the guest's arguments: those of its network, then its own."""
         return mirage.arguments(guest)
 
-    def fit(self, boot: Boot, image: Image) -> None:
+    def fit(self, asked: Guest | Boot, image: Image) -> None:
         """Take it as it is: a unix image does not say what its devices are."""
 
     def tending(self, given: Tenders, user: str | None, image: Image) -> Tending:

@@ -39,9 +39,9 @@ class Virtio:
         """Return the guest's arguments: those of its networks, then its own."""
         return mirage.arguments(guest)
 
-    def fit(self, boot: Boot, image: Image) -> None:
-        """Raise ImageError where the image is not what the boot says."""
-        refuse_devices(boot, image)
+    def fit(self, asked: Guest | Boot, image: Image) -> None:
+        """Raise ImageError where the image is not what is asked for."""
+        refuse_devices(asked, image)
 
     def tending(self, given: Tenders, user: str | None, image: Image) -> Tending:
         """Return QEMU, with KVM where that works. Raises HostError where there is none."""
