@@ -11,9 +11,9 @@ import pytest
 from hypothesis import settings
 
 from guests_built import Built, BuiltTarget, Start
-from mirage_hooks.boot import control, lock
 from namespace import Namespace, network_namespace
-from support import GUESTS, Site, make_site, monitors_of, run, wait_for
+from networked import NetSite, networked
+from support import GUESTS, Site, leave, make_site, run
 
 # `HYPOTHESIS_PROFILE=long` looks at ten times as many examples. No deadline in either: a test
 # that reads and writes files is as fast as the disk is just then.
@@ -72,14 +72,7 @@ def site(tmp_path: Path, compiled: Callable[[str], Path]) -> Iterator[Site]:
     """A clone with one image published; nothing is installed yet."""
     made = make_site(tmp_path, compiled)
     yield made
-    if made.clone.exists():
-        # A converge may go on that nobody follows any more.
-        wait_for(lambda: lock.holder(made.state.lock) is None)
-        for monitor in monitors_of(made.state):
-            control.stop(monitor)
-            monitor.monitor.wait_gone(5)
-        assert monitors_of(made.state) == []
-        shutil.rmtree(made.clone)
+    leave(made)
 
 
 @pytest.fixture
@@ -160,3 +153,12 @@ def start(bridge: Namespace, built: Built, console: Path) -> Start:
         return bridge.popen(*built.command(target, image, "tap0", *arguments), console=console)
 
     return boot
+
+
+@pytest.fixture
+def net(
+    request: pytest.FixtureRequest, tmp_path: Path, namespace: Namespace, built: Built
+) -> Iterator[NetSite]:
+    """A clone on a host of its own, whose guest is for the target that the test names."""
+    with networked(tmp_path, namespace, built, request.param) as made:
+        yield made

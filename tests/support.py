@@ -4,6 +4,7 @@ import bz2
 import gzip
 import lzma
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from pathlib import Path
 import pytest
 import tomlkit
 
-from mirage_hooks.boot import survey
+from mirage_hooks.boot import control, lock, survey
 from mirage_hooks.boot.artifact import Provenance
 from mirage_hooks.boot.control import MonitorState
 from mirage_hooks.boot.guest import Boot, Check, Restart
@@ -314,3 +315,16 @@ def make_site(folder: Path, compiled: Callable[[str], Path]) -> Site:
     site.publish("one")
     run("git", "clone", "-q", str(site.upstream), str(site.clone), cwd=folder)
     return site
+
+
+def leave(site: Site) -> None:
+    """End whatever a site has running, and remove its clone."""
+    if not site.clone.exists():
+        return
+    # A converge may go on that nobody follows any more.
+    wait_for(lambda: lock.holder(site.state.lock) is None)
+    for monitor in monitors_of(site.state):
+        control.stop(monitor)
+        monitor.monitor.wait_gone(5)
+    assert monitors_of(site.state) == []
+    shutil.rmtree(site.clone)

@@ -36,7 +36,10 @@ class Target(Protocol):
         """Return the tender for an image. Raises HostError where this host has none for it."""
 
     def command(self, boot: Boot, start: Start) -> tuple[str, list[str]]:
-        """Return what to execute for a boot: the program, and its argument list."""
+        """Return what to execute for a boot: the program, and its argument list.
+
+        Raises ConfigError where the guest cannot take so many arguments.
+        """
 
 
 _TARGETS: dict[str, Target] = {

@@ -1,0 +1,161 @@
+"""A deployment repository whose guest is on a network, and a host with a namespace of its own."""
+
+import json
+import os
+import shutil
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from subprocess import CompletedProcess
+
+import pytest
+
+from guests_built import Built, BuiltTarget
+from namespace import Namespace
+from support import COMMAND, Site, leave, run
+
+BRIDGE: dict[str, object] = {"bridge": "br0", "create": True, "address": "10.0.0.1/24"}
+
+
+def on(*targets: BuiltTarget) -> pytest.MarkDecorator:
+    """Have a test's fixture `net` once for each of these targets, named by who plays the tender."""
+    named = [
+        pytest.param(each, id=f"{each} (stand-in)" if each in {"spt", "hvt"} else each)
+        for each in targets
+    ]
+    return pytest.mark.parametrize("net", named, indirect=True)
+
+
+each_target = on("unix", "spt", "hvt", "virtio")
+
+
+@dataclass(kw_only=True)
+class NetSite(Site):
+    """A clone whose host is a namespace; its guest `www` is on the network `public`, at 10.0.0.2.
+
+    `device` are the lines of the guest's table for its network, `more` further tables. `become` is
+    what makes somebody else of who runs a command.
+    """
+
+    host: Namespace
+    built: Built
+    target: BuiltTarget
+    user: str | None = None
+    device: str = 'address = "10.0.0.2/24"\ngateway = "10.0.0.1"'
+    name: str = "service"
+    memory: int = 32
+    more: str = ""
+    become: tuple[str, ...] = ()
+
+    def manifest(self) -> str:
+        """Return the manifest that the fields describe."""
+        check = self.check or 'ping = true\nhttp = "http://10.0.0.2/"\nwithin = "5s"'
+        return self.table("www", self.device, self.args, check) + self.more
+
+    def table(self, guest: str, device: str, args: list[str], check: str) -> str:
+        """Return the table of a guest, with the image of `www`."""
+        return (
+            f'[guest.{guest}]\ntarget = "{self.target}"\nimage = "www.{self.target}"\n'
+            f"memory = {self.memory}\nargs = {json.dumps(args)}\n"
+            f'[guest.{guest}.network.{self.name}]\nnetwork = "public"\n{device}\n'
+            f"[guest.{guest}.check]\n{check}\n{self.tables}\n"
+        )
+
+    def publish(self, page: str | None = None, image: bytes | None = None) -> str:
+        """Commit the manifest, and an image where one is given; return the commit."""
+        self.count += 1
+        (self.upstream / "mirage-hooks.toml").write_text(self.manifest())
+        if page is not None:
+            image = self.compiled(page).read_bytes()
+        if image is not None:
+            (self.upstream / f"www.{self.target}").write_bytes(image)
+        return self.commit(f"publish {self.count}")
+
+    def install(self, *options: str) -> CompletedProcess[str]:
+        """Install mirage-hooks into the clone, for a host with the network and the tenders."""
+        user = ["--user", self.user] if self.user else []
+        done = self.command("install", *user, *options)
+        self.tell_host(
+            limits={"targets": ["unix", "spt", "hvt", "virtio"]},
+            networks={"public": BRIDGE},
+            tenders={
+                "spt": str(self.built.tender("spt")),
+                "hvt": str(self.built.tender("hvt")),
+                "kvm": False,
+            },
+        )
+        return done
+
+    def bind(self, network: dict[str, object]) -> None:
+        """Say in the host file what `public` is."""
+        self.tell_host(networks={"public": network})
+
+    def command(self, *arguments: str, check: bool = True) -> CompletedProcess[str]:
+        """Run the command line in the clone, on its host."""
+        return self.host.run(*self.become, COMMAND, *arguments, cwd=self.here, check=check)
+
+    def git(self, *arguments: str, check: bool = True) -> CompletedProcess[str]:
+        """Run git in the clone, on its host."""
+        return self.host.run(*self.become, "git", *arguments, cwd=self.here, check=check)
+
+    def page(self, address: str = "10.0.0.2") -> str | None:
+        """Return what the guest answers."""
+        return self.host.get(address)
+
+    def taps(self) -> list[str]:
+        """Return the names of the host's taps."""
+        return [name for name in self.host.links() if name.startswith("mh")]
+
+    def link(self, name: str, file: str) -> str:
+        """Return what /sys says of a link of the host's."""
+        return self.host.run("cat", f"/sys/class/net/{name}/{file}").stdout.strip()
+
+    def kill_converger(self) -> None:
+        """Kill the converger that is at work, at once."""
+        os.kill(json.loads(self.state.lock.read_bytes())["pid"], signal.SIGKILL)
+
+    def mac(self) -> str:
+        """Return the MAC that the host knows the guest by."""
+        assert self.host.pings("10.0.0.2")
+        listed = json.loads(self.host.run("ip", "-json", "neigh", "show", "10.0.0.2").stdout)
+        return str(listed[0]["lladdr"])
+
+
+@contextmanager
+def networked(
+    folder: Path, host: Namespace, built: Built, target: BuiltTarget
+) -> Iterator[NetSite]:
+    """Have a clone with a first image published, installed; nothing is deployed yet.
+
+    Its guests run as `nobody`; those for hvt as root, where root alone may open /dev/kvm.
+    """
+    if (missing := missing_for(target)) is not None:
+        pytest.skip(missing)
+    site = NetSite(
+        folder / "upstream",
+        folder / "clone",
+        80,
+        partial(built.image, target),
+        host=host,
+        built=built,
+        target=target,
+        user=None if target == "hvt" else "nobody",
+    )
+    run("git", "init", "-q", str(site.upstream), cwd=folder)
+    site.publish("one")
+    run("git", "clone", "-q", str(site.upstream), str(site.clone), cwd=folder)
+    site.install()
+    yield site
+    leave(site)
+
+
+def missing_for(target: BuiltTarget) -> str | None:
+    """Return what this machine lacks to boot the tests' own guest for a target."""
+    if target == "virtio" and shutil.which("qemu-system-x86_64") is None:
+        return "QEMU is not installed: apt-get install qemu-system-x86"
+    if target == "hvt" and not Path("/dev/kvm").exists():
+        return "hvt takes /dev/kvm, which is not here"
+    return None
