@@ -103,6 +103,10 @@ def _differences(configured: Configured, seen: list[Sighting]) -> Iterable[str]:
         yield f"{address} was configured, and not observed"
     if configured.dhcp and not any(one.ip.version == 4 for one in seen):
         yield "DHCP was configured, and no address observed"
+    # One that is known by the console alone may come from a lease that nobody could watch.
+    for one in seen:
+        if configured.dhcp and one.how == "ARP":
+            yield f"DHCP was configured, and {one.ip} is from no lease"
     # Where no IPv6 was configured, the network's own routers may give addresses of it.
     versions = {address.version for address in asked}
     for one in seen:

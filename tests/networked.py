@@ -117,10 +117,10 @@ class NetSite(Site):
         """Kill the converger that is at work, at once."""
         os.kill(json.loads(self.state.lock.read_bytes())["pid"], signal.SIGKILL)
 
-    def mac(self) -> str:
-        """Return the MAC that the host knows the guest by."""
-        assert self.host.pings("10.0.0.2")
-        listed = json.loads(self.host.run("ip", "-json", "neigh", "show", "10.0.0.2").stdout)
+    def mac(self, address: str = "10.0.0.2") -> str:
+        """Return the MAC that the host knows a guest by."""
+        assert self.host.pings(address)
+        listed = json.loads(self.host.run("ip", "-json", "neigh", "show", address).stdout)
         return str(listed[0]["lladdr"])
 
 

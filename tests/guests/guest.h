@@ -11,6 +11,7 @@
  *   --hello=TEXT           what the page says (default: PAGE, given when it is compiled)
  *   --logs=...             taken, and of no effect
  *   --peer=IP              ping this neighbour until it answers, and say so
+ *   --also=IP              announce this address, too, and answer nothing there
  *   --delay=MS             wait before anything else
  *   --crash-after=MS       crash that much later
  *   --hang-after=MS        answer nothing any more that much later
@@ -43,6 +44,7 @@ static _Noreturn void crash(void);
 static struct stack stack;
 static const char *hello;
 static int with_ipv4, ipv4_only, with_dhcp, exit_code;
+static uint32_t also;
 static int delay_ms, crash_after_ms = -1, hang_after_ms = -1;
 
 static void line(const struct text *text)
@@ -104,6 +106,7 @@ static void take(const char *word)
                (value(word, "--ipv4-gateway") &&
                 read_ipv4(value(word, "--ipv4-gateway"), 0, &stack.gateway)) ||
                (value(word, "--peer") && read_ipv4(value(word, "--peer"), 0, &stack.peer)) ||
+               (value(word, "--also") && read_ipv4(value(word, "--also"), 0, &also)) ||
                value(word, "--ipv6-gateway") || value(word, "--logs") ||
                number(word, "--port", &stack.port) || number(word, "--delay", &delay_ms) ||
                number(word, "--crash-after", &crash_after_ms) ||
@@ -142,6 +145,11 @@ static void announce(uint8_t *out)
     add(&text, ")");
     say("INFO", "ARP", &text);
     transmit(out, announcement(&stack, out));
+    if (also) {
+        struct stack other = stack;
+        other.address = also;
+        transmit(out, announcement(&other, out));
+    }
 }
 
 static void assembled(void)
