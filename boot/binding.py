@@ -5,10 +5,10 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 
 from mirage_hooks.boot import host, links, network
-from mirage_hooks.boot.device import HOST_NETWORK, Nic, Volume
+from mirage_hooks.boot.device import HOST_NETWORK, Forward, NetworkConfig, Nic, Volume
 from mirage_hooks.boot.errors import ConfigError
 from mirage_hooks.boot.guest import Boot, Guest
-from mirage_hooks.boot.host import Host
+from mirage_hooks.boot.host import Host, HostNetwork
 
 
 def nics(guest: Guest, bound: Host, installation: str) -> dict[str, Nic]:
@@ -26,19 +26,47 @@ def nics(guest: Guest, bound: Host, installation: str) -> dict[str, Nic]:
                 f"bind it: [networks.{config.network}] with bridge = '...' in {host.NAME}",
             )
         where = bound.networks[config.network]
-        if guest.check.ping and where.user:
-            raise ConfigError("check ping: nobody but QEMU reaches a guest on its own network")
+        if where.user:
+            _refuse_inside_qemu(guest, device, config)
+        for interface in config.interfaces:
+            if interface.ip in {own.ip for own in where.interfaces}:
+                raise ConfigError(
+                    f"network {device}: address {interface.ip} is this host's own on {where.bridge}"
+                )
         own = config.mac or links.mac_address(installation, guest.name, device)
-        mac = None if guest.target == "unix" else own.lower()
-        if where.bridge is not None:
-            found[device] = Nic("bridge", where.bridge, mac)
-        elif where.tap is not None:
-            found[device] = Nic("tap", where.tap, mac)
-        else:
-            found[device] = Nic("user", None, mac, where.forward)
+        found[device] = _nic(where, None if guest.target == "unix" else own.lower())
     if guest.check.ping and not found:
         raise ConfigError("check ping: the guest has no network device of its own")
     return found
+
+
+def _nic(where: HostNetwork, mac: str | None) -> Nic:
+    if where.bridge is not None:
+        return Nic("bridge", where.bridge, mac)
+    if where.tap is not None:
+        return Nic("tap", where.tap, mac)
+    return Nic("user", None, mac, where.forward)
+
+
+def _refuse_inside_qemu(guest: Guest, device: str, config: NetworkConfig) -> None:
+    """Raise ConfigError for what cannot be in QEMU's own network (net_slirp_init of net/slirp.c).
+
+    It needs addresses for a router, a name server and a DHCP server, beside the guest's.
+    """
+    if guest.target != "virtio":
+        raise ConfigError(
+            f"network {device}: {config.network} is QEMU's own network, for target virtio alone",
+            f"bind {config.network} to a bridge in {host.NAME}",
+        )
+    if guest.check.ping:
+        raise ConfigError("check ping: nobody but QEMU reaches a guest in QEMU's own network")
+    for interface in config.interfaces:
+        if interface.version == 6:
+            raise ConfigError(f"network {device}: {interface}: QEMU's own network is IPv4 here")
+        if not 4 <= interface.network.prefixlen <= 29:
+            raise ConfigError(
+                f"network {device}: {interface}: QEMU's own network takes a prefix of /4 to /29"
+            )
 
 
 def volumes(guest: Guest, bound: Host) -> dict[str, Volume]:
@@ -56,37 +84,65 @@ def volumes(guest: Guest, bound: Host) -> dict[str, Volume]:
 
 
 def admit(boot: Boot, bound: Host) -> None:
-    """Raise ConfigError where a recorded boot has devices that this host no longer binds."""
+    """Raise ConfigError where a recorded boot has devices that this host no longer binds so."""
+    hint = f"bind it so again in {host.NAME}, or boot another state"
     for device, nic in boot.nics.items():
-        where = bound.networks.get(boot.network[device].network)
-        if where is None or nic.link not in {where.bridge, where.tap}:
-            name = boot.network[device].network
-            raise ConfigError(f"network {device}: {name} is bound to {nic.link} no longer")
+        name = boot.network[device].network
+        if name not in bound.networks:
+            raise ConfigError(
+                f"network {device}: {name!r} is not bound on this host any more", hint
+            )
+        now = _nic(bound.networks[name], nic.mac)
+        if (now.kind, now.link) != (nic.kind, nic.link):
+            raise ConfigError(
+                f"network {device}: {name} is bound to {_place(now)}, no longer to {_place(nic)}",
+                hint,
+            )
+        if gone := sorted(set(nic.forward) - set(now.forward)):
+            raise ConfigError(f"network {device}: {name} has no forward {gone[0]!r} any more", hint)
     paths = {volume.path for volume in bound.volumes.values()}
     for device, one in boot.volumes.items():
         if one.path not in paths:
-            raise ConfigError(f"block {device}: {one.path} is no volume of this host any more")
+            raise ConfigError(
+                f"block {device}: {one.path} is no volume of this host any more", hint
+            )
 
 
-def exclusive(boot: Boot) -> frozenset[str]:
-    """Return what only one guest at a time can have, in words: its addresses, taps and volumes."""
-    return frozenset(_exclusive(boot))
+def _place(nic: Nic) -> str:
+    return f"{nic.kind} {nic.link}" if nic.link is not None else "QEMU's own network"
 
 
-def _exclusive(boot: Boot) -> Iterator[str]:
+def contested(one: Boot, other: Boot) -> str:
+    """Return, in words, what two guests booted so would both have, and cannot; "" for nothing."""
+    theirs = dict(_claims(other))
+    both = [what for what, alone in _claims(one) if what in theirs and (alone or theirs[what])]
+    return min(both, default="")
+
+
+def written(boot: Boot) -> frozenset[str]:
+    """Return the real paths of the volumes that a guest may write to."""
+    volumes = boot.volumes.values()
+    return frozenset(os.path.realpath(one.path) for one in volumes if not one.readonly)
+
+
+def _claims(boot: Boot) -> Iterator[tuple[str, bool]]:
+    """Yield what a guest has of the host, in words, and whether it has to have it alone.
+
+    A volume that one guest writes is read by no other: what that would read is torn.
+    """
     for device, nic in boot.nics.items():
-        config = boot.network[device]
         if nic.kind == "user":
+            ends = (Forward.of(text).host_end for text in nic.forward)
+            yield from ((f"port {end}", True) for end in ends)
             continue
-        where = f"network {config.network}"
-        yield from (f"address {interface.ip} on {where}" for interface in config.interfaces)
+        config = boot.network[device]
+        yield from ((f"address {one.ip} on {nic.link}", True) for one in config.interfaces)
         if nic.mac is not None:
-            yield f"mac {nic.mac} on {where}"
+            yield f"mac {nic.mac} on {nic.link}", True
         if nic.kind == "tap":
-            yield f"tap {nic.link}"
+            yield f"tap {nic.link}", True
     for volume in boot.volumes.values():
-        if not volume.readonly:
-            yield f"volume {os.path.realpath(volume.path)}"
+        yield f"volume {os.path.realpath(volume.path)}", not volume.readonly
 
 
 def refuse_shared(boots: Mapping[str, Boot]) -> None:
@@ -97,10 +153,15 @@ def refuse_shared(boots: Mapping[str, Boot]) -> None:
             f"guests {one} and {other} have one address: {endpoint}",
             "give each its own, or its own port",
         )
-    holders: dict[str, list[str]] = defaultdict(list)
+    holders: dict[str, list[tuple[str, bool]]] = defaultdict(list)
     for name, boot in boots.items():
-        for what in exclusive(boot):
-            holders[what].append(name)
-    for what, names in sorted(holders.items()):
-        if len(names) > 1:
-            raise ConfigError(f"guests {' and '.join(names)} have one {what}", "give each its own")
+        for what, alone in _claims(boot):
+            holders[what].append((name, alone))
+    for what, found in sorted(holders.items()):
+        if len(found) > 1 and any(alone for _, alone in found):
+            names = dict.fromkeys(name for name, _ in found)
+            if len(names) > 1:
+                raise ConfigError(
+                    f"guests {' and '.join(names)} have one {what}", "give each its own"
+                )
+            raise ConfigError(f"guest {found[0][0]} has {what} for two of its devices")

@@ -29,6 +29,15 @@ LIVE = frozenset({"armed", "switching", "running", "exited", "backing-off", "sto
 ENDED = frozenset({"disarmed", "stopped", "finished", "given-up"})
 
 
+# Where those of a tender's files start: beyond what it was forked with.
+FIRST_FILE = 100
+
+
+def descriptor(number: int) -> str:
+    """Return the path by which a tender reaches the file at a place in its orders' `files`."""
+    return f"/proc/self/fd/{FIRST_FILE + number}"
+
+
 @dataclass(frozen=True)
 class RestartPolicy:
     """When a monitor boots its guest again: at most `limit` times in `window` seconds."""
@@ -42,9 +51,10 @@ class RestartPolicy:
 class Orders:
     """All that a monitor needs to know about its generation; it reads nothing else.
 
-    `redact` is what its console log is not to show, the longest first. `files` are paths among the
-    arguments that the tender is to be given by descriptor: `user` may not reach them, and QEMU
-    hands a kernel its own path, which is no single word where there is a space in it.
+    `redact` is what its console log is not to show, the longest first. `files` are open in the
+    tender, whose arguments name each as `descriptor` does, by its place in the list: `user` may not
+    reach them, and no path survives every option. QEMU even hands a kernel its own path, which is
+    no single word where there is a space in it.
     """
 
     guest: str

@@ -47,6 +47,8 @@ class NetworkConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omi
     group: str | None = None
 
     def __post_init__(self) -> None:
+        if () in {self.address, self.gateway}:
+            raise ValueError("an empty list names no address: leave it out")
         modes = [self.address is not None, self.dhcp, self.baked]
         if sum(modes) > 1:
             raise ValueError("only one of address, dhcp and baked can be given")
@@ -60,7 +62,7 @@ class NetworkConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omi
                 raise ValueError("the host's own sockets take neither dhcp nor a gateway")
             if self.mac is not None or len(self.interfaces) > 1:
                 raise ValueError("the host's own sockets take one address, and no mac")
-        if self.mac is not None and (not _MAC.match(self.mac) or int(self.mac[:2], 16) & 1):
+        if self.mac is not None and not _is_guests_mac(self.mac):
             raise ValueError(f"mac {self.mac!r} is no guest's: write it like '02:00:00:00:00:01'")
         if self.group is not None and not _GROUP.match(self.group):
             raise ValueError(f"group {self.group!r} cannot be the start of an argument")
@@ -88,7 +90,8 @@ class NetworkConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omi
         own = next((one for one in self.interfaces if one.version == gateway.version), None)
         if own is None:
             raise ValueError("a gateway needs an address")
-        if gateway not in own.network:
+        # An IPv6 router's link-local address is on every link (RFC 4291 2.8, RFC 4861 6.1.2).
+        if gateway not in own.network and not (gateway.version == 6 and gateway.is_link_local):
             raise ValueError(f"gateway {gateway} is not on {own.network}")
         if gateway == own.ip:
             raise ValueError(f"gateway {gateway} is the guest itself")
@@ -118,9 +121,18 @@ class Forward(NamedTuple):
         if match is None:
             raise ValueError(message)
         ports = int(match["port"]), int(match["guest"])
+        try:
+            address = str(IPv4Address(match["address"]))
+        except ValueError as error:
+            raise ValueError(f"{message}: {error}") from None
         if not all(0 < port < 65536 for port in ports):
-            raise ValueError(message)
-        return cls(match["protocol"] or "tcp", str(IPv4Address(match["address"])), *ports)
+            raise ValueError(f"{message}: a port is 1 to 65535")
+        return cls(match["protocol"] or "tcp", address, *ports)
+
+    @property
+    def host_end(self) -> str:
+        """The host's end of it, which one program at a time can have."""
+        return f"{self.protocol} {self.address}:{self.port}"
 
 
 class Nic(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -154,11 +166,17 @@ def normalise(table: dict[str, object]) -> dict[str, object]:
         return table
     if "ADDR" not in given or "MASK" not in given or "address" in table or "gateway" in table:
         raise ValueError("ADDR, MASK and GWS go together, in place of address and gateway")
-    gateways = str(given.get("GWS", "")).replace(",", " ").split()
+    texts = {key: value for key, value in given.items() if isinstance(value, str)}
+    if len(texts) < len(given):
+        raise ValueError("ADDR, MASK and GWS are written in quotes, like ADDR = '10.0.0.2'")
+    gateways = texts.get("GWS", "").replace(",", " ").split()
     if len(gateways) > 1:
         raise ValueError(f"GWS names {len(gateways)} gateways: a guest takes one")
     rest = {key: value for key, value in table.items() if key not in given}
-    interface = ip_interface(f"{given['ADDR']}/{given['MASK']}")
+    try:
+        interface = ip_interface(f"{texts['ADDR']}/{texts['MASK']}")
+    except ValueError as error:
+        raise ValueError(f"ADDR and MASK: {error}") from None
     return {**rest, "address": str(interface), **({"gateway": gateways[0]} if gateways else {})}
 
 
@@ -188,10 +206,16 @@ def _one_a_family(found: list[T]) -> list[T]:
     return found
 
 
+def _is_guests_mac(mac: str) -> bool:
+    """Whether it is unicast (IEEE 802, 8.4), and not all zero: to QEMU that says to choose one."""
+    return bool(_MAC.match(mac) and not int(mac[:2], 16) & 1 and mac.strip("0:"))
+
+
 def _refuse_unusable(interface: Interface, what: str = "address") -> None:
     """Raise ValueError for an address that no host can have (RFC 1122 3.2.1.3, RFC 4291 2.6.1)."""
     address, network = interface.ip, interface.network
-    if address.is_multicast or address.is_unspecified or address.is_loopback:
+    reserved = address.version == 4 and address.is_reserved
+    if reserved or address.is_multicast or address.is_unspecified or address.is_loopback:
         raise ValueError(f"{what} {address} cannot be a host's on a network")
     if network.prefixlen >= network.max_prefixlen - 1:
         return

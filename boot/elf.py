@@ -22,10 +22,12 @@ _ABI = struct.Struct("<II")
 _SOLO5_TARGETS: dict[int, Target] = {1: "hvt", 2: "spt", 3: "virtio", 6: "xen"}
 
 # Solo5's mft_abi.h: the note of type "MFT1" holds the version and the number of entries, and behind
-# them the entries: a name in 68 bytes, a type, and what is for the tender's use.
+# them the entries: a name in 68 bytes, a type, and what is for the tender's use. Names are of
+# letters and digits: its elftool makes no others, and its tenders take none.
 _SOLO5_MANIFEST = 0x3154464D
 _MANIFEST_HEAD = struct.Struct("<II")
-_MANIFEST_ENTRY = struct.Struct("<68sI32x")
+_NAME_BYTES = 68
+_MANIFEST_ENTRY = struct.Struct(f"<{_NAME_BYTES}sI32x")
 _MANIFEST_VERSION, _MOST_DEVICES = 1, 64
 _DEVICES = {1: "BLOCK_BASIC", 2: "NET_BASIC"}
 _RESERVED_FIRST = 1 << 30
@@ -134,19 +136,28 @@ def _manifest(content: bytes) -> dict[str, str]:
     """Return the devices that a manifest names, as Solo5's mft_validate would have them."""
     # The compiler aligns the manifest to 8 bytes, which the note's head of 20 is no multiple of.
     data = content[len(content) % 8 :]
-    version, entries = _MANIFEST_HEAD.unpack_from(data)
-    size = _MANIFEST_HEAD.size + entries * _MANIFEST_ENTRY.size
-    if version != _MANIFEST_VERSION or not 1 <= entries <= _MOST_DEVICES or len(data) != size:
-        raise ImageError("its Solo5 manifest is damaged, or of a version that is not known here")
-    (_, first), *rest = _MANIFEST_ENTRY.iter_unpack(data[_MANIFEST_HEAD.size :])
-    devices = {name.partition(b"\0")[0].decode("ascii"): kind for name, kind in rest}
+    head, entries = data[: _MANIFEST_HEAD.size], data[_MANIFEST_HEAD.size :]
+    count, odd = divmod(len(entries), _MANIFEST_ENTRY.size)
     if (
-        first != _RESERVED_FIRST
-        or len(devices) < len(rest)
-        or not set(devices.values()) <= {*_DEVICES}
+        head != _MANIFEST_HEAD.pack(_MANIFEST_VERSION, count)
+        or odd
+        or not 1 <= count <= _MOST_DEVICES
     ):
-        raise ImageError("its Solo5 manifest has a device that is not known here, or two of a name")
-    return {name: _DEVICES[kind] for name, kind in devices.items()}
+        raise ImageError("its Solo5 manifest is damaged, or of a version that is not known here")
+    (name, kind), *rest = _MANIFEST_ENTRY.iter_unpack(entries)
+    if name[0] or kind != _RESERVED_FIRST:
+        raise ImageError("its Solo5 manifest is damaged: its first entry is no reserved one")
+    devices: dict[str, str] = {}
+    for padded, kind in rest:
+        name = padded.partition(b"\0")[0]
+        if not name.isalnum() or len(name) == _NAME_BYTES:
+            raise ImageError(f"its Solo5 manifest is damaged: {name!r} names no device")
+        if kind not in _DEVICES:
+            raise ImageError(f"its device {name.decode()} is of type {kind}, not known here")
+        if name.decode() in devices:
+            raise ImageError(f"its Solo5 manifest has two devices {name.decode()}")
+        devices[name.decode()] = _DEVICES[kind]
+    return devices
 
 
 def _notes(elf: ELFFile, data: bytes) -> Iterator[tuple[bytes, int, bytes]]:

@@ -31,6 +31,7 @@ from mirage_hooks.boot.sockets import Listening
 from mirage_hooks.boot.store import Store
 from mirage_hooks.boot.survey import Running
 from mirage_hooks.boot.switch import Switch, end
+from mirage_hooks.boot.wiring import Held
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -133,17 +134,20 @@ class Execution:
             self._refuse_unmade(launch.boot)
             _refuse_taken_port(action.guest, launch, taken)
             self.fetch(action.guest, launch)
-            switch.arm(action.guest, launch, self._origin, self._held_taps())
+            switch.arm(action.guest, launch, self._origin, self._held())
         except (Error, OSError) as error:
             self._unarmed.add(action.guest)
             self._fault(action.guest, error)
             return None
         return switch
 
-    def _held_taps(self) -> frozenset[str]:
-        live = [one.live for one in self._known.values() if one.live is not None]
-        nics = [nic for generation in live for nic in generation.boot.nics.values()]
-        return frozenset(str(nic.link) for nic in nics if nic.kind == "tap")
+    def _held(self) -> Held:
+        boots = [one.live.boot for one in self._known.values() if one.live is not None]
+        nics = [nic for boot in boots for nic in boot.nics.values()]
+        return Held(
+            taps=frozenset(str(nic.link) for nic in nics if nic.kind == "tap"),
+            written=frozenset().union(*map(binding.written, boots)),
+        )
 
     def fetch(self, guest: str, launch: Launch) -> None:
         """Have the image of a state in the store: if need be, from its blob in the history.
@@ -288,7 +292,7 @@ def _contested(running: Running, switch: Switch) -> str:
     for endpoint in network.endpoints(new):
         if any(endpoint.overlaps(other) for other in held):
             return f"port {endpoint.port}"
-    return min(binding.exclusive(old) & binding.exclusive(new), default="")
+    return binding.contested(old, new)
 
 
 def _refuse_taken_port(guest: str, launch: Launch, listening: Listening) -> None:

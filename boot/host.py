@@ -66,8 +66,10 @@ class HostNetwork(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         device.NetworkConfig(network="create", address=self.address)
         if self.forward and not self.user:
             raise ValueError("forward is for user = true: elsewhere a guest has an address")
-        for text in self.forward:
-            Forward.of(text)
+        ends = [Forward.of(text).host_end for text in self.forward]
+        for end in ends:
+            if ends.count(end) > 1:
+                raise ValueError(f"forward: {end} is given more than once")
 
     @property
     def interfaces(self) -> tuple[device.Interface, ...]:
@@ -101,7 +103,7 @@ class Tenders(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 def check_path(key: str, path: str) -> None:
     """Raise ValueError for what is no whole path."""
     if not path.startswith("/") or not path.isprintable():
-        raise ValueError(f"{key} {path!r} has to be a whole path, like '/etc/mirage/www.args'")
+        raise ValueError(f"{key} {path!r} has to be a whole path: one that starts with '/'")
 
 
 class Host(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -169,6 +171,13 @@ def parse(text: str, source: str) -> Host:
     volumes = _take(host, "volumes", HostVolume, source)
     if device.HOST_NETWORK in networks:
         raise ConfigError(f"{source}: networks host: that is the name of the host's own sockets")
+    made = [one.bridge for one in networks.values() if one.create]
+    for bridge in made:
+        if made.count(bridge) > 1:
+            raise ConfigError(
+                f"{source}: two networks create bridge {bridge}",
+                "give one of them both addresses; the other names the bridge, and no more",
+            )
     rest = tables.convert(host, Host, source, "")
     return msgspec.structs.replace(
         rest,

@@ -287,8 +287,7 @@ def _prepare(
 ) -> Desired:
     """Return a guest with its image, which `boot` does not name yet. Raises Error."""
     stored = store.add(found.blob)
-    targets.refuse_other(found.blob.path, stored.target, guest.target)
-    targets.of(guest).fit(boot, stored)
+    targets.refuse_unfit(found.blob.path, boot, stored)
     provenance = Provenance(
         commit=commit,
         path=found.blob.path,

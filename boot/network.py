@@ -91,9 +91,10 @@ def _of_device(boot: Boot, device: str, nic: Nic, tap: str | None) -> Iterator[N
 def _on_host_sockets(boot: Boot) -> NetworkRecord:
     interface = _interface(boot.arguments)
     config = next(iter(boot.network.values()), None)
+    sockets = "host sockets" if boot.target == "unix" else "no network"
     return NetworkRecord(
         device=None,
-        mode="baked" if config is not None and config.baked else "host sockets",
+        mode="baked" if config is not None and config.baked else sockets,
         address=str(interface.ip) if interface else None,
         prefix=interface.network.prefixlen if interface else None,
         netmask=str(interface.netmask) if interface else None,

@@ -9,7 +9,6 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Container
 from dataclasses import asdict
 from pathlib import Path
 
@@ -38,7 +37,7 @@ from mirage_hooks.boot.store import Store
 from mirage_hooks.boot.targets.tenders import PATH
 from mirage_hooks.boot.targets.tending import Start
 from mirage_hooks.boot.watch import Watch
-from mirage_hooks.boot.wiring import Wiring
+from mirage_hooks.boot.wiring import Held, Wiring
 
 # How long a monitor may take to stand armed: Python's start on a busy machine; seconds.
 _ARM_SECONDS = 30.0
@@ -63,11 +62,8 @@ class Switch:
         self._watch: Watch | None = None
         self.generation: Generation
 
-    def arm(self, guest: str, launch: Launch, origin: str, held: Container[str]) -> None:
-        """Record a new generation and bring its monitor to stand armed. Raises Error.
-
-        `held` are the taps, made beforehand, of guests that run.
-        """
+    def arm(self, guest: str, launch: Launch, origin: str, held: Held) -> None:
+        """Record a new generation and bring its monitor to stand armed. Raises Error."""
         image, boot = self._store.verify(launch.boot.image), launch.boot
         hidden = Vault(self._state.secrets).read(boot.secrets) if boot.secrets is not None else ()
         self.generation = self._state.save(
@@ -178,7 +174,7 @@ class Switch:
     def _names(self) -> dict[str, object]:
         return {"guest": self.generation.guest, "generation": self.generation.number}
 
-    def _start_monitor(self, image: Path, hidden: tuple[str, ...], held: Container[str]) -> Wiring:
+    def _start_monitor(self, image: Path, hidden: tuple[str, ...], held: Held) -> Wiring:
         """Have everything ready, and the monitor stand armed with it; return the devices."""
         generation, boot = self.generation, self.generation.boot
         target, inspected = targets.named(boot.target), elf.inspect(image)
@@ -190,8 +186,15 @@ class Switch:
             )
         wires = wiring.attach(self._state, generation, target.writes_all, held)
         self._watch = Watch(boot, wires.taps)
+        files = [str(image), *wires.volumes.values()] if tending.path else []
+        reached = {path: control.descriptor(number) for number, path in enumerate(files)}
         start = Start(
-            generation.guest, str(image), tending, inspected.devices, wires.taps, wires.volumes
+            generation.guest,
+            reached.get(str(image), str(image)),
+            tending,
+            inspected.devices,
+            wires.taps,
+            {device: reached[path] for device, path in wires.volumes.items()},
         )
         _, shown = target.command(boot, start)
         whole = msgspec.structs.replace(boot, arguments=(*boot.arguments, *hidden))
@@ -206,7 +209,7 @@ class Switch:
             argv=argv,
             redact=redact,
             environment={"PATH": PATH, "LANG": "C.UTF-8"},
-            files=[str(image), *wires.volumes.values()] if tending.path else [],
+            files=files,
             user=boot.user if os.geteuid() == 0 else None,
             socket=runtime.socket_path(self._common_dir, generation.guest, generation.number),
             restart=generation.restart.policy(),

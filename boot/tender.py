@@ -10,12 +10,11 @@ import pwd
 import select
 import signal
 import time
-from collections.abc import Mapping
 from ctypes import CDLL
 from typing import NoReturn
 
 from mirage_hooks.boot.console import ConsoleLog
-from mirage_hooks.boot.control import Orders
+from mirage_hooks.boot.control import FIRST_FILE, Orders
 from mirage_hooks.boot.process import identify
 
 _LIBC = CDLL(None, use_errno=True)
@@ -64,7 +63,7 @@ class Tender:
         image = os.open(orders.executable, os.O_RDONLY | os.O_CLOEXEC) if account else -1
         if image >= 0 and os.pread(image, 2, 0) == b"#!":
             os.set_inheritable(image, True)
-        files = {path: os.open(path, os.O_PATH) for path in orders.files}
+        files = [os.open(path, os.O_PATH | os.O_CLOEXEC) for path in orders.files]
         trigger, self._trigger = os.pipe2(os.O_CLOEXEC)
         self.output, output = os.pipe2(os.O_CLOEXEC)
         parent = os.getpid()
@@ -73,15 +72,15 @@ class Tender:
             try:
                 os.close(self._trigger)
                 _prepare(parent, output, account)
-                for descriptor in files.values():
-                    os.set_inheritable(descriptor, True)
-                _wait_and_execute(trigger, image, orders, _reachable(orders.argv, files))
+                for number, file in enumerate(files):
+                    os.dup2(file, FIRST_FILE + number)
+                _wait_and_execute(trigger, image, orders)
             except BaseException as error:
                 code = 127 if getattr(error, "errno", 0) == errno.ENOENT else 126
                 os.write(2, f"cannot execute {orders.executable}: {error}\n".encode())
                 os._exit(code)
         opened = [image] if image >= 0 else []
-        for descriptor in (trigger, output, *opened, *files.values()):
+        for descriptor in (trigger, output, *opened, *files):
             os.close(descriptor)
         os.set_blocking(self.output, False)
         self.open = True
@@ -168,18 +167,8 @@ def _prepare(parent: int, output: int, account: pwd.struct_passwd | None) -> Non
         os._exit(126)
 
 
-def _reachable(argv: list[str], files: Mapping[str, int]) -> list[str]:
-    """Return arguments with each path in `files`, alone or behind a "=", as a descriptor's."""
-    found = []
-    for argument in argv:
-        key, equals, value = argument.rpartition("=")
-        reached = f"/proc/self/fd/{files[value]}" if value in files else value
-        found.append(f"{key}{equals}{reached}")
-    return found
-
-
-def _wait_and_execute(trigger: int, image: int, orders: Orders, argv: list[str]) -> NoReturn:
+def _wait_and_execute(trigger: int, image: int, orders: Orders) -> NoReturn:
     if not os.read(trigger, 1):
         os._exit(0)
     program: int | str = image if image >= 0 else orders.executable
-    os.execve(program, argv, orders.environment)  # noqa: S606
+    os.execve(program, orders.argv, orders.environment)  # noqa: S606

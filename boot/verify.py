@@ -85,17 +85,25 @@ class Verifier:
         told = [Guest(one.name, one.target, one.image) for one in held.guests]
         for guest in told if guests is None else guests:
             try:
-                yield Finding(revision.id, guest.name, self._image(revision, guest))
+                yield Finding(
+                    revision.id, guest.name, self._image(revision, guest, guests is not None)
+                )
             except Missing as missing:
                 yield Finding(revision.id, guest.name, missing.message)
             except Error as error:
                 yield Finding(revision.id, guest.name, str(error), error)
 
-    def _image(self, revision: Revision, guest: Guest) -> str:
-        """Return what a guest's image is, in words. Raises Error where it cannot serve."""
+    def _image(self, revision: Revision, guest: Guest, described: bool) -> str:
+        """Return what a guest's image is, in words. Raises Error where it cannot serve.
+
+        Only of one that is `described` its devices are known.
+        """
         blob = artifact.locate(revision, guest.image).blob
         image = self._unpack(blob)
-        targets.refuse_other(blob.path, image.target, guest.target)
+        if described and guest.target in targets.known():
+            targets.refuse_unfit(blob.path, guest, image)
+        else:
+            targets.refuse_other(blob.path, image.target, guest.target)
         size = artifact.describe_size(image.compression, image.packed_size, image.size)
         return f"image {blob.path} is sound: {short(image.sha256)} ({size})"
 

@@ -1,8 +1,9 @@
 """A generation's devices on this host: made before it boots, and taken away once it is over."""
 
 import os
-import pwd
+import shlex
 import shutil
+import stat
 from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +19,7 @@ from mirage_hooks.boot.record import Generation, State
 _SECTOR_BYTES = 512
 _COPY = ".img"
 # Who attaches to a tap opens this, and needs no other right (tun(4) of Linux's networking docs).
-_TUN = "/dev/net/tun"
+TUN = "/dev/net/tun"
 
 
 @dataclass(frozen=True)
@@ -29,25 +30,32 @@ class Wiring:
     volumes: Mapping[str, str] = field(default_factory=dict)
 
 
-def attach(state: State, generation: Generation, copies: bool, held: Container[str]) -> Wiring:
+@dataclass(frozen=True)
+class Held:
+    """What guests have that run until one is fired: taps made beforehand, volumes they write."""
+
+    taps: frozenset[str] = frozenset()
+    written: frozenset[str] = frozenset()
+
+
+def attach(state: State, generation: Generation, copies: bool, held: Held) -> Wiring:
     """Make a generation's taps, and have its volumes ready. Raises HostError.
 
-    `copies` says that a tender writes to what is to be read only; `held` are taps made beforehand
-    that a guest has which runs until this one is fired. What was made is taken away by `sweep`, if
-    this fails as well.
+    `copies` says that a tender writes to what is to be read only. What was made is taken away by
+    `sweep`, if this fails as well.
     """
     boot = generation.boot
     made = taps_of(state, generation)
     for device, name in made.items():
-        _have_tap(state, generation, boot.nics[device], name, held)
+        _have_tap(state, generation, boot.nics[device], name, held.taps)
     volumes = {}
     for device, volume in boot.volumes.items():
-        _refuse_unfit(volume.path)
+        refuse_unfit(volume.path)
         if volume.readonly and copies:
+            _refuse_torn(volume.path, held.written)
             volumes[device] = str(_copy(state, generation, device))
         else:
-            if not volume.readonly:
-                users.refuse_closed(volume.path, boot.user)
+            users.refuse_closed(volume.path, boot.user, "r" if volume.readonly else "rw")
             volumes[device] = volume.path
     return Wiring(made, volumes)
 
@@ -109,25 +117,44 @@ def alias(state: State, generation: Generation) -> str:
 def _have_tap(
     state: State, generation: Generation, nic: Nic, name: str, held: Container[str]
 ) -> None:
-    user = generation.boot.user
-    owner = pwd.getpwnam(user).pw_uid if user is not None else os.geteuid()
-    users.refuse_closed(_TUN, user)
+    owner = users.uid_of(generation.boot.user)
+    users.refuse_closed(TUN, generation.boot.user)
     if nic.kind == "tap":
         taps.require_tap(name, owner, name in held)
     elif nic.link is not None:
         taps.add_tap(name, nic.link, owner, alias(state, generation))
 
 
-def _refuse_unfit(path: str) -> None:
+def refuse_unfit(path: str) -> None:
+    """Raise HostError where a volume cannot be a block device."""
+    quoted = shlex.quote(path)
     try:
+        mode = Path(path).stat().st_mode
+        if not stat.S_ISREG(mode) and not stat.S_ISBLK(mode):
+            raise HostError(f"volume {path} is neither a file nor a block device")
         with Path(path).open("rb") as file:
             size = file.seek(0, os.SEEK_END)
+    except FileNotFoundError:
+        raise HostError(
+            f"volume {path} does not exist", f"such as: truncate --size=16M {quoted}"
+        ) from None
     except OSError as error:
         raise HostError(f"volume {path} cannot be used: {error.strerror}") from None
-    if size == 0 or size % _SECTOR_BYTES:
+    if size == 0:
+        raise HostError(f"volume {path} is empty", f"such as: truncate --size=16M {quoted}")
+    if size % _SECTOR_BYTES:
         raise HostError(
             f"volume {path} has {size} bytes: not a number of whole sectors of {_SECTOR_BYTES}",
-            f"truncate --size=%{_SECTOR_BYTES} {path}",
+            f"run: truncate --size=%{_SECTOR_BYTES} {quoted}",
+        )
+
+
+def _refuse_torn(path: str, written: Container[str]) -> None:
+    if os.path.realpath(path) in written:
+        raise HostError(
+            f"volume {path} is to be copied for a guest that only reads it, but one that runs "
+            "writes it: the copy would be torn",
+            "stop that one first: mirage-hooks stop GUEST",
         )
 
 
@@ -141,7 +168,8 @@ def _copy(state: State, generation: Generation, device: str) -> Path:
         if boot.user is not None:
             shutil.chown(path, boot.user)
     except OSError as error:
-        raise HostError(f"volume {boot.volumes[device].path} cannot be copied: {error}") from None
+        where = boot.volumes[device].path
+        raise HostError(f"volume {where} cannot be copied: {error.strerror}") from None
     return path
 
 

@@ -3,7 +3,7 @@
 import contextlib
 from typing import Protocol
 
-from mirage_hooks.boot.errors import ConfigError, HostError
+from mirage_hooks.boot.errors import ConfigError, HostError, ImageError
 from mirage_hooks.boot.guest import Boot, Guest
 from mirage_hooks.boot.host import Tenders
 from mirage_hooks.boot.image import Image
@@ -29,14 +29,17 @@ class Target(Protocol):
     def arguments(self, guest: Guest) -> tuple[str, ...]:
         """Return the effective arguments, as the guest is to see them."""
 
-    def fit(self, boot: Boot, image: Image) -> None:
+    def fit(self, asked: Guest | Boot, image: Image) -> None:
         """Raise Error where an image of this target cannot be booted so: devices not its own."""
 
     def tending(self, given: Tenders, user: str | None, image: Image) -> Tending:
         """Return the tender for an image. Raises HostError where this host has none for it."""
 
     def command(self, boot: Boot, start: Start) -> tuple[str, list[str]]:
-        """Return what to execute for a boot: the program, and its argument list."""
+        """Return what to execute for a boot: the program, and its argument list.
+
+        Raises ConfigError where the guest cannot take so many arguments.
+        """
 
 
 _TARGETS: dict[str, Target] = {
@@ -81,3 +84,12 @@ def refuse_other(path: str, image: str, wanted: str) -> None:
     """Raise ConfigError where an image is for another target than its guest."""
     if image != wanted:
         raise ConfigError(f"image {path} is for target {image}, the guest for {wanted}")
+
+
+def refuse_unfit(path: str, asked: Guest | Boot, image: Image) -> None:
+    """Raise Error where an image is not what is asked for: another target, other devices."""
+    refuse_other(path, image.target, asked.target)
+    try:
+        named(asked.target).fit(asked, image)
+    except ImageError as error:
+        raise ImageError(f"image {path}: {error.message}", error.hint) from None

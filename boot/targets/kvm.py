@@ -3,6 +3,7 @@
 Told by trying: a kernel of 60 bytes that uses SSE once and ends.
 """
 
+import signal
 import struct
 import subprocess
 import tempfile
@@ -31,9 +32,15 @@ _MXCSR = struct.pack("<I", 0x1F80)  # as after a reset
 _WORKS = 0x21 << 1 | 1  # what QEMU exits with then
 
 
-@cache
 def probe(qemu: str) -> None:
     """Raise HostError where a guest that uses SSE does not run under this QEMU and KVM."""
+    if reason := _failure(qemu):
+        raise HostError(f"this host's KVM does not work: {reason}")
+
+
+@cache  # a KVM that does not work takes seconds to say so
+def _failure(qemu: str) -> str:
+    """Return why such a guest does not run, "" where it does."""
     with tempfile.NamedTemporaryFile(prefix="mirage-hooks-kvm-") as kernel:
         kernel.write(_kernel())
         kernel.flush()
@@ -41,13 +48,18 @@ def probe(qemu: str) -> None:
             *(qemu, "-accel", "kvm", "-m", "16", "-nodefaults", "-display", "none"),
             *("-device", "isa-debug-exit", "-kernel", kernel.name),
         ]
-        with subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-        ) as process:
+        try:
+            process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                text=True,
+                errors="replace",
+            )
+        except OSError as error:
+            return f"{qemu} cannot be executed: {error.strerror}"
+        with process:
             limit = threading.Timer(_SECONDS, process.kill)
             limit.start()
             assert process.stderr is not None  # noqa: S101 - it is a pipe
@@ -56,9 +68,11 @@ def probe(qemu: str) -> None:
             limit.cancel()
             if said:
                 process.kill()
-    if process.returncode != _WORKS:
-        reason = said.strip() or f"a guest that uses SSE ended with {process.returncode}"
-        raise HostError(f"this host's KVM does not work: {reason}")
+    if said or process.returncode == _WORKS:
+        return said.strip()
+    late = process.returncode == -signal.SIGKILL
+    ended = f"did not end in {_SECONDS:.0f} s" if late else f"ended with {process.returncode}"
+    return f"a guest that uses SSE {ended}"
 
 
 def _kernel() -> bytes:

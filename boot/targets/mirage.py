@@ -1,6 +1,7 @@
 """What every MirageOS image has in common: how it takes its arguments, and its addresses."""
 
 import re
+from collections.abc import Iterable
 from itertools import chain
 
 from mirage_hooks.boot.device import HOST_NETWORK, NetworkConfig
@@ -13,6 +14,8 @@ _KEY = re.compile(
     r"--(?P<key>(?:[a-z0-9]+-)*?"
     r"(?:ipv[46](?:-gateway|-only)?|ip|netmask|gateways|interface))(?:=|\Z)"
 )
+
+_MOST_BYTES = 8191
 
 
 def check(guest: Guest) -> None:
@@ -53,10 +56,29 @@ def addresses(config: NetworkConfig, version: tuple[int, int]) -> tuple[str, ...
         )
     if version < (3, 10) and any(one.version == 6 for one in config.interfaces):
         raise ConfigError("MirageOS before 3.10 takes no IPv6 address")
-    group = f"{config.group}-" if config.group is not None else ""
-    if version < (3, 0):
-        return tuple(f"--{group}{text}" for text in _before_3(config))
-    return tuple(f"--{group}{text}" for text in _since_3(config, version))
+    texts = _before_3(config) if version < (3, 0) else _since_3(config, version)
+    return tuple(f"--{prefix(config)}{text}" for text in texts)
+
+
+def prefix(config: NetworkConfig) -> str:
+    """Return what the arguments of a network's stack start with, behind the dashes."""
+    return f"{config.group}-" if config.group is not None else ""
+
+
+def names_interface(argument: str) -> bool:
+    """Whether an argument says which link of the host a stack uses."""
+    match = _KEY.match(argument)
+    return match is not None and match["key"].endswith("interface")
+
+
+def refuse_long(arguments: Iterable[str]) -> None:
+    """Raise ConfigError where arguments are more than Solo5 has room for.
+
+    That is its HVT_CMDLINE_SIZE, SPT_CMDLINE_SIZE, and what virtio's platform.c cuts off silently.
+    """
+    length = len(" ".join(map(quote, arguments)).encode())
+    if length > _MOST_BYTES:
+        raise ConfigError(f"arguments have {length} bytes: a Solo5 guest takes {_MOST_BYTES}")
 
 
 def _before_3(config: NetworkConfig) -> list[str]:

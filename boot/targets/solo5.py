@@ -40,24 +40,20 @@ class Solo5:
                     f"network {device}: {self.target} has no sockets of the host's",
                     "name a network that [networks] of host.toml binds to a bridge",
                 )
+        mirage.refuse_long(self.arguments(guest))
 
     def arguments(self, guest: Guest) -> tuple[str, ...]:
         """Return the guest's arguments: those of its networks, then its own."""
         return mirage.arguments(guest)
 
-    def fit(self, boot: Boot, image: Image) -> None:
-        """Raise Error where the image is not what the boot says."""
-        for device, nic in boot.nics.items():
-            if nic.kind == "user":
-                raise ConfigError(
-                    f"network {device}: QEMU's own network is for target virtio",
-                    f"bind {boot.network[device].network} to a bridge in host.toml",
-                )
-        refuse_devices(boot, image)
+    def fit(self, asked: Guest | Boot, image: Image) -> None:
+        """Raise ImageError where the image is not what is asked for."""
+        refuse_devices(asked, image)
 
     def tending(self, given: Tenders, user: str | None, image: Image) -> Tending:
         """Return its tender. Raises HostError where there is none that could run the image."""
         path = tenders.find(self.target, self.program, given)
+        users.refuse_closed(path, user, "x")
         abi = tenders.abi(path)
         if image.abi is not None and abi != image.abi:
             raise HostError(
@@ -70,7 +66,8 @@ class Solo5:
         return Tending(path)
 
     def command(self, boot: Boot, start: Start) -> tuple[str, list[str]]:
-        """Return what to execute: the tender, and its argument list."""
+        """Return what to execute: the tender, and its argument list. Raises ConfigError."""
+        mirage.refuse_long(boot.arguments)
         argv = [start.tending.path, f"--mem={boot.memory}"]
         for device, tap in start.taps.items():
             argv.append(f"--net:{device}={tap}")

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from mirage_hooks.boot.errors import ImageError
-from mirage_hooks.boot.guest import Boot
+from mirage_hooks.boot.guest import Boot, Guest
 from mirage_hooks.boot.image import Image
 
 _KINDS = {"NET_BASIC": "network", "BLOCK_BASIC": "block"}
@@ -38,9 +38,10 @@ class Start:
     volumes: Mapping[str, str] = field(default_factory=dict)
 
 
-def refuse_devices(boot: Boot, image: Image) -> None:
+def refuse_devices(asked: Guest | Boot, image: Image) -> None:
     """Raise ImageError unless every device of an image's manifest is configured, and no other."""
-    bound = dict.fromkeys(boot.network, "network") | dict.fromkeys(boot.volumes, "block")
+    blocks = asked.block if isinstance(asked, Guest) else asked.volumes
+    bound = dict.fromkeys(asked.network, "network") | dict.fromkeys(blocks, "block")
     wanted = {name: _KINDS[kind] for name, kind in image.devices.items()}
     if bound == wanted:
         return

@@ -1,6 +1,7 @@
 """The virtio target: QEMU, which takes a MirageOS image as a multiboot kernel."""
 
 import platform
+from itertools import chain, islice
 
 from mirage_hooks.boot import users
 from mirage_hooks.boot.device import HOST_NETWORK, Forward
@@ -32,18 +33,20 @@ class Virtio:
                     f"network {device}: virtio has no sockets of the host's",
                     "name a network that [networks] of host.toml has: a bridge, or user = true",
                 )
+        mirage.refuse_long(self.arguments(guest))
 
     def arguments(self, guest: Guest) -> tuple[str, ...]:
         """Return the guest's arguments: those of its networks, then its own."""
         return mirage.arguments(guest)
 
-    def fit(self, boot: Boot, image: Image) -> None:
-        """Raise ImageError where the image is not what the boot says."""
-        refuse_devices(boot, image)
+    def fit(self, asked: Guest | Boot, image: Image) -> None:
+        """Raise ImageError where the image is not what is asked for."""
+        refuse_devices(asked, image)
 
     def tending(self, given: Tenders, user: str | None, image: Image) -> Tending:
         """Return QEMU, with KVM where that works. Raises HostError where there is none."""
         path = tenders.find("virtio", _PROGRAM, given)
+        users.refuse_closed(path, user, "x")
         if not given.kvm:
             return Tending(path, ("-accel", "tcg"), "QEMU without KVM: host.toml says so")
         try:
@@ -54,7 +57,8 @@ class Virtio:
         return Tending(path, ("-accel", "kvm"), "QEMU with KVM")
 
     def command(self, boot: Boot, start: Start) -> tuple[str, list[str]]:
-        """Return what to execute: QEMU, and its argument list."""
+        """Return what to execute: QEMU, and its argument list. Raises ConfigError."""
+        mirage.refuse_long(boot.arguments)
         argv = [start.tending.path, *start.tending.options, "-m", str(boot.memory), *_MACHINE]
         # The image finds its devices by their order on the bus, which is that of its manifest.
         for number, (device, kind) in enumerate(start.devices.items()):
@@ -82,11 +86,11 @@ def _inside(boot: Boot, device: str) -> str:
     options, inside = "", ""
     if own is not None:
         inside = str(own.ip)
-        router = next(
-            (one for one in boot.network[device].gateways if one.version == 4),
-            next(one for one in own.network.hosts() if one != own.ip),
-        )
-        options = f",net={own.network},host={router}"
+        gateways = [one for one in boot.network[device].gateways if one.version == 4]
+        # QEMU's own choice for these could be the guest's address, or the gateway's.
+        others = (one for one in own.network.hosts() if one not in {own.ip, *gateways})
+        router, names, leases = islice(chain(gateways, others), 3)
+        options = f",net={own.network},host={router},dns={names},dhcpstart={leases}"
     for text in boot.nics[device].forward:
         one = Forward.of(text)
         options += f",hostfwd={one.protocol}:{one.address}:{one.port}-{inside}:{one.guest_port}"

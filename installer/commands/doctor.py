@@ -6,9 +6,8 @@ import shlex
 import shutil
 import sys
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Literal
 
 import click
 
@@ -20,21 +19,13 @@ from mirage_hooks.boot.record import Phase, State
 from mirage_hooks.boot.repository import Repository
 from mirage_hooks.installer import hookfile, hostfile, placing
 from mirage_hooks.installer.commands import context as shared
+from mirage_hooks.installer.commands import doctor_devices
+from mirage_hooks.installer.findings import Finding
 from mirage_hooks.installer.output import print_json, print_table
 from mirage_hooks.installer.placing import Kind, Place
 
 _LOW_DISK_BYTES = 512 << 20
 _INSTALL = "run: mirage-hooks install"
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One thing that was looked at: what was found, and how to mend it where it is not right."""
-
-    level: Literal["ok", "warning", "failed"]
-    subject: str
-    finding: str
-    mend: str = ""
 
 
 @click.command()
@@ -57,7 +48,7 @@ def examine(repository: Repository) -> Iterator[Finding]:
     try:  # git obeys them: nothing more is asked of it here
         ownership.refuse_foreign(repository.obeyed)
     except Error as error:
-        yield Finding("failed", "git folder", error.message, error.hint)
+        yield Finding.of("git folder", error)
         return
     yield _owner(state)
     try:
@@ -65,7 +56,7 @@ def examine(repository: Repository) -> Iterator[Finding]:
         yield _hooks_path(repository, hooks)
     except Error as error:
         hooks = repository.common_dir / "hooks"
-        yield Finding("failed", "core.hooksPath", error.message, error.hint)
+        yield Finding.of("core.hooksPath", error)
     for hook in hookfile.HOOKS:
         yield _hook(Place(hooks, hook, state.folder), hook)
     yield from _pause(state)
@@ -78,7 +69,7 @@ def _owner(state: State) -> Finding:
     try:
         state.check_access()
     except Error as error:
-        return Finding("failed", "state folder", error.message, error.hint)
+        return Finding.of("state folder", error)
     if not state.folder.exists():
         return Finding("failed", "state folder", f"{state.folder} does not exist", _INSTALL)
     return Finding("ok", "state folder", f"{state.folder} is ours")
@@ -136,7 +127,7 @@ def _pause(state: State) -> Iterator[Finding]:
     except OSError:
         return  # somebody else's: that was found already
     except Error as error:
-        yield Finding("failed", "pause", error.message, error.hint)
+        yield Finding.of("pause", error)
         return
     if pause is not None:
         yield Finding("warning", "pause", f"{pause}: pulls deploy nothing", "mirage-hooks resume")
@@ -147,7 +138,7 @@ def _host_file(repository: Repository, state: State) -> Iterator[Finding]:
         bound, _ = host.load(state.host_file)
         tip = repository.tip(bound.branch)
     except Error as error:
-        yield Finding("failed", host.NAME, error.message, error.hint)
+        yield Finding.of(host.NAME, error)
         return
     yield Finding("ok", host.NAME, f"{bound.branch} deploys")
     head = repository.head_branch()
@@ -169,7 +160,8 @@ def _host_file(repository: Repository, state: State) -> Iterator[Finding]:
     try:
         guests = manifest.read_guests(tip, bound)
     except Error as error:
-        yield Finding("failed", "guests", error.message, error.hint)
+        yield Finding.of("guests", error)
+        yield from doctor_devices.examine(state, bound, {})
         return
     try:
         for found in hostfile.unbound(tip, bound).guests:
@@ -180,9 +172,10 @@ def _host_file(repository: Repository, state: State) -> Iterator[Finding]:
                 hostfile.how_to_take(found, bound),
             )
     except Error as error:
-        yield Finding("failed", "guests", error.message, error.hint)
+        yield Finding.of("guests", error)
     yield from _unknown(bound, guests)
     yield from _secrets(bound, guests)
+    yield from doctor_devices.examine(state, bound, guests)
     if guests:
         yield Finding("ok", "guests", ", ".join(guests))
     elif bound.guests == ():
@@ -217,7 +210,7 @@ def _secrets(bound: Host, guests: dict[str, Guest]) -> Iterator[Finding]:
         try:
             secrets.load(path)
         except Error as error:
-            yield Finding("failed", f"secrets of {name}", error.message, error.hint)
+            yield Finding.of(f"secrets of {name}", error)
         else:
             yield Finding("ok", f"secrets of {name}", f"{path} can be read by us alone")
 
@@ -242,7 +235,7 @@ def _monitors(state: State) -> Iterator[Finding]:
             known = survey.look(state, name)
             monitor = state.monitor_state(known.live) if known.live is not None else None
         except Error as error:
-            yield Finding("failed", f"records of {name}", error.message, error.hint)
+            yield Finding.of(f"records of {name}", error)
             continue
         if monitor is None:
             if known.last is not None and known.last.phase is Phase.HEALTHY and not known.intent:

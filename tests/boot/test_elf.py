@@ -133,6 +133,134 @@ def test_another_note_of_solo5_makes_no_unikernel(noted: Callable[..., Path]) ->
     assert inspect(noted(note(".note.solo5.manifest", "Solo5", 0x3154464D, 1, 0))) == UNIX
 
 
+# Solo5's manifest: which devices an image has.
+
+
+def entry(name: bytes, kind: int) -> bytes:
+    return struct.pack("<68sI32x", name, kind)
+
+
+def manifest(*entries: bytes, version: int = 1, count: int | None = None) -> bytes:
+    """Return a manifest with its reserved first entry, as mft_abi.h has it."""
+    everything = (entry(b"", 1 << 30), *entries)
+    number = len(everything) if count is None else count
+    return struct.pack("<II", version, number) + b"".join(everything)
+
+
+def words(content: bytes) -> tuple[int, ...]:
+    return struct.unpack(f"<{len(content) // 4}I", content)
+
+
+def manifest_note(content: bytes, aligned: bool = True) -> str:
+    """Return C source for a manifest's note; Solo5's aligns what is in it to 8 bytes."""
+    padding = (0,) if aligned else ()
+    return note(".note.solo5.manifest", "Solo5", MFT, *padding, *words(content))
+
+
+SPT = note(".note.solo5.abi", "Solo5", ABI, 2, 2, 0, 0)
+NET, BLOCK = 2, 1
+
+
+def test_the_devices_of_a_manifest_are_read_in_their_order(noted: Callable[..., Path]) -> None:
+    content = manifest(entry(b"storage", BLOCK), entry(b"service", NET), entry(b"a", NET))
+    image = inspect(noted(SPT, manifest_note(content)))
+    assert list(image.devices.items()) == [
+        ("storage", "BLOCK_BASIC"),
+        ("service", "NET_BASIC"),
+        ("a", "NET_BASIC"),
+    ]
+
+
+def test_the_version_of_the_abi_is_read(noted: Callable[..., Path]) -> None:
+    assert inspect(noted(note(".note.solo5.abi", "Solo5", ABI, 1, 1, 0, 0))).abi == 1
+
+
+def test_a_manifest_without_padding_is_read(noted: Callable[..., Path]) -> None:
+    content = manifest(entry(b"service", NET))
+    image = inspect(noted(SPT, manifest_note(content, aligned=False)))
+    assert image.devices == {"service": "NET_BASIC"}
+
+
+def test_a_manifest_of_no_device_is_read(noted: Callable[..., Path]) -> None:
+    assert inspect(noted(SPT, manifest_note(manifest()))).devices == {}
+
+
+def test_an_image_without_a_manifest_has_no_devices(noted: Callable[..., Path]) -> None:
+    assert inspect(noted(SPT)) == Image("spt", abi=2)
+
+
+def test_a_manifest_alone_makes_no_unikernel(noted: Callable[..., Path]) -> None:
+    content = manifest(entry(b"service", NET))
+    assert inspect(noted(manifest_note(content))) == UNIX
+
+
+def test_as_many_devices_as_solo5_takes_are_read(noted: Callable[..., Path]) -> None:
+    names = [f"n{number}".encode() for number in range(63)]
+    image = inspect(noted(SPT, manifest_note(manifest(*(entry(name, NET) for name in names)))))
+    assert list(image.devices) == [name.decode() for name in names]
+
+
+SERVICE = entry(b"service", NET)
+DAMAGED = {
+    "of another version": manifest(SERVICE, version=2),
+    "with too many entries": manifest(SERVICE, count=3),
+    "with too few entries": manifest(SERVICE, count=1),
+    "with more entries than Solo5 takes": manifest(
+        *(entry(f"n{number}".encode(), NET) for number in range(64))
+    ),
+    "with no entry": struct.pack("<II", 1, 0),
+    "cut short": manifest(SERVICE)[:-8],
+    "empty": b"",
+    "of a head's half": struct.pack("<I", 1),
+}
+
+
+@pytest.mark.parametrize("content", DAMAGED.values(), ids=DAMAGED)
+def test_a_damaged_manifest_is_refused(noted: Callable[..., Path], content: bytes) -> None:
+    with pytest.raises(ImageError, match="its Solo5 manifest is damaged, or of a version"):
+        inspect(noted(SPT, manifest_note(content)))
+
+
+def test_a_manifest_without_its_reserved_entry_is_refused(noted: Callable[..., Path]) -> None:
+    content = struct.pack("<II", 1, 1) + SERVICE
+    with pytest.raises(ImageError, match="its first entry is no reserved one"):
+        inspect(noted(SPT, manifest_note(content)))
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        (b"", "b''"),
+        (b"a-b", "b'a-b'"),
+        (b"../x", "b'../x'"),
+        (b"a=b", "b'a=b'"),
+        ("größe".encode(), r"b'gr\\xc3\\xb6\\xc3\\x9fe'"),
+        (b"\x1b[2J", r"b'\\x1b\[2J'"),
+        (b"a" * 68, "b'a{68}'"),
+    ],
+)
+def test_what_cannot_name_a_device_is_refused(
+    noted: Callable[..., Path], name: bytes, shown: str
+) -> None:
+    with pytest.raises(ImageError, match=f"its Solo5 manifest is damaged: {shown} names no device"):
+        inspect(noted(SPT, manifest_note(manifest(entry(name, NET)))))
+
+
+@pytest.mark.parametrize("kind", [0, 3, 1 << 30, 2**32 - 1])
+def test_a_device_of_a_type_that_is_not_known_is_refused(
+    noted: Callable[..., Path], kind: int
+) -> None:
+    with pytest.raises(ImageError, match=f"its device service is of type {kind}, not known here"):
+        inspect(noted(SPT, manifest_note(manifest(entry(b"service", kind)))))
+
+
+@pytest.mark.parametrize("kind", [NET, BLOCK])
+def test_two_devices_of_a_name_are_refused(noted: Callable[..., Path], kind: int) -> None:
+    content = manifest(SERVICE, entry(b"service", kind))
+    with pytest.raises(ImageError, match="its Solo5 manifest has two devices service"):
+        inspect(noted(SPT, manifest_note(content)))
+
+
 # What does not.
 
 
@@ -300,3 +428,34 @@ def test_a_unikernel_with_bits_flipped_is_an_image_or_refused(
         assert found is None or not found.script
 
     property_holds()
+
+
+def test_any_bytes_are_a_manifest_or_refused(image: Path, noted: Callable[..., Path]) -> None:
+    sound = manifest(entry(b"storage", BLOCK), SERVICE)
+    data = noted(SPT, manifest_note(sound)).read_bytes()
+    at = data.index(sound) - 4
+    size = data.index(struct.pack("<III", 6, 4 + len(sound), MFT)) + 4
+    places = st.integers(0, len(sound) + 3)
+
+    def property_holds(changed: bytearray) -> None:
+        found = inspect_bytes(image, bytes(changed))
+        assert found is None or all(name.isalnum() for name in found.devices)
+
+    @settings(max_examples=150, deadline=None)
+    @given(st.binary(max_size=len(sound) + 4))
+    def any_bytes(content: bytes) -> None:
+        changed = bytearray(data)
+        changed[at : at + len(content)] = content
+        struct.pack_into("<I", changed, size, len(content))
+        property_holds(changed)
+
+    @settings(max_examples=150, deadline=None)
+    @given(st.lists(st.tuples(places, st.integers(1, 255)), min_size=1, max_size=4))
+    def bits_flipped(flips: list[tuple[int, int]]) -> None:
+        changed = bytearray(data)
+        for place, bits in flips:
+            changed[at + place] ^= bits
+        property_holds(changed)
+
+    any_bytes()
+    bits_flipped()

@@ -3,14 +3,13 @@
 import hashlib
 import math
 import re
-from ipaddress import IPv4Address, ip_network
 
 import msgspec
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from mirage_hooks.boot.device import HOST_NETWORK, NetworkConfig
+from mirage_hooks.boot.device import BlockConfig, NetworkConfig, Nic, Volume
 from mirage_hooks.boot.guest import (
     Boot,
     Check,
@@ -109,6 +108,31 @@ def test_what_cannot_name_a_device_is_refused(device: str) -> None:
         )
 
 
+def test_a_network_and_a_block_device_cannot_have_one_name() -> None:
+    with pytest.raises(ValueError, match="'storage' names a network and a block device"):
+        Guest(
+            name="www",
+            target="hvt",
+            image="www.hvt",
+            network={"storage": NetworkConfig(network="public", dhcp=True)},
+            block={"storage": BlockConfig("data")},
+        )
+
+
+@pytest.mark.parametrize(
+    ("mirage", "numbers"), [("4.0", (4, 0)), ("3.10", (3, 10)), ("3.9", (3, 9)), ("2.7", (2, 7))]
+)
+def test_versions_of_mirage_are_compared_as_numbers(mirage: str, numbers: tuple[int, int]) -> None:
+    guest = Guest(name="www", target="hvt", image="www.hvt", mirage=mirage)
+    assert guest.mirage_version == numbers
+
+
+@pytest.mark.parametrize("mirage", ["", "4", "4.", "4.0.0", "v4.0", "0.9", "4.0\n", "4.1234"])
+def test_what_is_no_version_of_mirage_is_refused(mirage: str) -> None:
+    with pytest.raises(ValueError, match=r"is no version: write it like '3\.10'"):
+        Guest(name="www", target="hvt", image="www.hvt", mirage=mirage)
+
+
 @pytest.mark.parametrize("memory", [0, -1])
 def test_a_guest_without_memory_is_refused(memory: int) -> None:
     with pytest.raises(ValueError, match="memory is in MiB"):
@@ -124,118 +148,6 @@ def test_an_argument_that_is_empty_or_holds_a_control_character_is_refused(arg: 
 @pytest.mark.parametrize("arg", ["--logs=*:info", "--hello=a b", 'a"b', "a\\b", "é", "--"])
 def test_an_argument_of_printable_characters_is_taken(arg: str) -> None:
     assert Guest(name="www", target="unix", image="www.unix", args=(arg,)).args == (arg,)
-
-
-# Networks.
-
-
-@pytest.mark.parametrize(
-    "config",
-    [
-        {"address": "10.0.0.2/24", "dhcp": True},
-        {"address": "10.0.0.2/24", "baked": True},
-        {"dhcp": True, "baked": True},
-    ],
-)
-def test_a_network_has_one_source_of_addresses(config: dict[str, object]) -> None:
-    with pytest.raises(msgspec.ValidationError, match="only one of address, dhcp and baked"):
-        msgspec.convert({"network": "public", **config}, NetworkConfig)
-
-
-@pytest.mark.parametrize("mode", ["dhcp", "baked"])
-def test_a_gateway_needs_an_address(mode: str) -> None:
-    with pytest.raises(msgspec.ValidationError, match="a gateway needs an address"):
-        msgspec.convert({"network": "public", "gateway": "10.0.0.1", mode: True}, NetworkConfig)
-
-
-@pytest.mark.parametrize("address", ["10.0.0.2", "fe80::1"])
-def test_an_address_needs_a_prefix(address: str) -> None:
-    with pytest.raises(ValueError, match="has no prefix"):
-        NetworkConfig(address=address)
-
-
-@pytest.mark.parametrize("address", ["", "www", "10.0.0.256/24", "10.0.0.2/33", "10.0.0/24", "/8"])
-def test_what_is_no_address_is_refused(address: str) -> None:
-    with pytest.raises(ValueError, match=re.escape(repr(address))):
-        NetworkConfig(address=address)
-
-
-def test_a_gateway_off_the_network_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"is not on 10\.0\.0\.0/24"):
-        NetworkConfig(network="public", address="10.0.0.2/24", gateway="10.0.1.1")
-
-
-def test_a_gateway_of_another_family_needs_an_address_of_it() -> None:
-    with pytest.raises(ValueError, match="needs an address"):
-        NetworkConfig(network="public", address="10.0.0.2/24", gateway="fe80::1")
-
-
-def test_what_is_no_gateway_is_refused() -> None:
-    with pytest.raises(ValueError, match="router"):
-        NetworkConfig(network="public", address="10.0.0.2/24", gateway="router")
-
-
-@pytest.mark.parametrize(
-    "config", [{"dhcp": True}, {"address": "10.0.0.2/24", "gateway": "10.0.0.1"}]
-)
-def test_the_hosts_own_sockets_take_neither_dhcp_nor_a_gateway(config: dict[str, object]) -> None:
-    with pytest.raises(msgspec.ValidationError, match="neither dhcp nor a gateway"):
-        msgspec.convert({"network": HOST_NETWORK, **config}, NetworkConfig)
-
-
-@pytest.mark.parametrize(
-    ("config", "mode"),
-    [
-        (NetworkConfig(address="10.0.0.2/24"), "10.0.0.2/24"),
-        (NetworkConfig(network="public", dhcp=True), "dhcp"),
-        (NetworkConfig(baked=True), "baked"),
-        (NetworkConfig(), "no address"),
-    ],
-)
-def test_a_network_says_in_a_word_how_it_is_addressed(config: NetworkConfig, mode: str) -> None:
-    assert config.mode == mode
-
-
-def test_a_static_address_is_known_with_its_netmask() -> None:
-    interface = NetworkConfig(address="46.43.42.137/25").interfaces[0]
-    assert interface is not None
-    assert str(interface.netmask) == "255.255.255.128"
-
-
-def test_an_ipv6_address_is_taken() -> None:
-    interface = NetworkConfig(address="2001:db8::2/64").interfaces[0]
-    assert interface is not None
-    assert interface.version == 6
-
-
-def test_an_address_that_cannot_be_logged_in_one_line_is_refused() -> None:
-    with pytest.raises(ValueError, match=re.escape(r"a\nb")):
-        NetworkConfig(address="fe80::1%a\nb/64")
-
-
-ADDRESSES = st.ip_addresses().map(str) | st.text(max_size=12).map("fe80::1%{}".format)
-PREFIXES = st.integers(-1, 130).map("/{}".format) | st.text(max_size=4)
-
-
-@OPEN
-@given(st.builds("{}{}".format, ADDRESSES, PREFIXES) | st.text())
-@example("fe80::1%a\0b/64")
-def test_any_address_that_is_taken_can_be_an_argument_of_a_program(address: str) -> None:
-    try:
-        config = NetworkConfig(address=address)
-    except ValueError:
-        return
-    assert config.interfaces[0].with_prefixlen.isprintable()
-
-
-@OPEN
-@given(st.ip_addresses(network="10.64.0.0/11"), st.integers(8, 9))
-def test_a_gateway_on_the_network_of_the_address_is_taken(
-    address: IPv4Address, prefix: int
-) -> None:
-    gateway = str(ip_network(f"{address}/{prefix}", strict=False)[1])
-    config = NetworkConfig(network="public", address=f"{address}/{prefix}", gateway=gateway)
-    assert config.gateway == gateway
 
 
 # Checks.
@@ -425,6 +337,8 @@ def test_the_digest_of_a_boot_with_everything_stays_what_it_was() -> None:
         {"network": {"service": {}}},
         {"user": "mirage"},
         {"secrets": "c" * 64},
+        {"nics": {"service": {"kind": "bridge", "link": "br0"}}},
+        {"volumes": {"storage": {"path": "/srv/data.img"}}},
     ],
     ids=lambda change: next(iter(change)),
 )
@@ -460,6 +374,17 @@ def test_digests_are_equal_where_arguments_are(
 
 def test_a_boot_read_back_from_its_record_has_the_same_digest() -> None:
     boot = Boot(target="hvt", image="a", network={"service": NetworkConfig(network="b", dhcp=True)})
+    assert msgspec.json.decode(msgspec.json.encode(boot), type=Boot).digest == boot.digest
+
+
+def test_a_boot_with_devices_read_back_from_its_record_has_the_same_digest() -> None:
+    boot = Boot(
+        target="virtio",
+        image="a",
+        network={"service": NetworkConfig(network="b", address=("10.0.0.2/24", "fd00::2/64"))},
+        nics={"service": Nic("user", None, "02:00:00:00:00:01", ("127.0.0.1:8080:80",))},
+        volumes={"storage": Volume("/srv/data.img", readonly=True)},
+    )
     assert msgspec.json.decode(msgspec.json.encode(boot), type=Boot).digest == boot.digest
 
 

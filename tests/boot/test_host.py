@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from mirage_hooks.boot import host
 from mirage_hooks.boot.errors import ConfigError, Error, HostError, RepositoryError
-from mirage_hooks.boot.host import Host, Limits, Secrets
+from mirage_hooks.boot.host import Host, HostNetwork, HostVolume, Limits, Secrets, Tenders
 
 
 @pytest.fixture
@@ -45,6 +45,93 @@ def test_a_host_file_says_all_that_it_may() -> None:
         secrets={"www": Secrets("/etc/mirage/www.args")},
     )
     assert host.parse(text, "host.toml") == expected
+
+
+def test_networks_volumes_and_tenders_are_bound_in_the_host_file() -> None:
+    text = (
+        'branch = "main"\n[networks.public]\nbridge = "xenbr0"\n'
+        '[networks.ours]\nbridge = "br1"\ncreate = true\naddress = ["10.0.0.1/24", "fd00::1/64"]\n'
+        '[networks.ready]\ntap = "tap0"\n'
+        '[networks.inside]\nuser = true\nforward = ["127.0.0.1:8080:80"]\n'
+        '[volumes.data]\npath = "/srv/data.img"\n[tenders]\nhvt = "/opt/solo5-hvt"\nkvm = false\n'
+    )
+    parsed = host.parse(text, "host.toml")
+    assert parsed.networks == {
+        "public": HostNetwork(bridge="xenbr0"),
+        "ours": HostNetwork(bridge="br1", create=True, address=("10.0.0.1/24", "fd00::1/64")),
+        "ready": HostNetwork(tap="tap0"),
+        "inside": HostNetwork(user=True, forward=("127.0.0.1:8080:80",)),
+    }
+    assert parsed.volumes == {"data": HostVolume("/srv/data.img")}
+    assert parsed.tenders == Tenders(hvt="/opt/solo5-hvt", kvm=False)
+
+
+NETWORK_MISTAKES = [
+    ("", "it has to have one of bridge, tap and user = true"),
+    ('bridge = "br0"\ntap = "tap0"', "it has to have one of bridge, tap and user = true"),
+    ('bridge = "br0"\nuser = true', "it has to have one of bridge, tap and user = true"),
+    ("user = false", "it has to have one of bridge, tap and user = true"),
+    ('bridge = ""', "'' cannot name a link: it has at most 15 characters"),
+    ('bridge = "a-name-of-sixteen"', "cannot name a link: it has at most 15 characters"),
+    ('tap = "a b"', "'a b' cannot name a link"),
+    ('tap = "t0,script=/tmp/x"', "cannot name a link"),
+    ('bridge = "../br0"', "'../br0' cannot name a link"),
+    ('tap = "tap0"\ncreate = true', "create and address are for a bridge"),
+    ('user = true\naddress = "10.0.0.1/24"', "create and address are for a bridge"),
+    ('bridge = "br0"\ncreate = true', "create = true and address go together"),
+    ('bridge = "br0"\naddress = "10.0.0.1/24"', "create = true and address go together"),
+    ('bridge = "br0"\ncreate = true\naddress = "10.0.0.1"', "has no prefix"),
+    ('bridge = "br0"\ncreate = true\naddress = "10.0.0.0/24"', "is that of the network"),
+    ('bridge = "br0"\nforward = ["127.0.0.1:1:1"]', "forward is for user = true"),
+    ('user = true\nforward = ["8080:80"]', "forward '8080:80': write it like"),
+    ('user = true\nforward = ["127.0.0.300:80:80"]', "forward '127.0.0.300:80:80': write it like"),
+    (
+        'user = true\nforward = ["127.0.0.1:1:1", "tcp:127.0.0.1:1:2"]',
+        "forward: tcp 127.0.0.1:1 is given more than once",
+    ),
+    ('bridge = "br0"\nvlan = 3', "unknown key 'vlan'"),
+]
+
+
+@pytest.mark.parametrize(("text", "message"), NETWORK_MISTAKES)
+def test_a_mistake_in_a_network_is_told(text: str, message: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        host.parse(f'branch = "main"\n[networks.public]\n{text}\n', "host.toml")
+    assert error.value.message.startswith("host.toml: networks public: ")
+    assert message in error.value.message
+
+
+def test_one_port_may_be_forwarded_for_each_protocol() -> None:
+    HostNetwork(user=True, forward=("127.0.0.1:53:53", "udp:127.0.0.1:53:53"))
+
+
+def test_no_network_has_the_name_of_the_hosts_own_sockets() -> None:
+    with pytest.raises(ConfigError, match="networks host: that is the name of the host's own"):
+        host.parse('branch = "main"\n[networks.host]\nbridge = "br0"\n', "host.toml")
+
+
+# Each deploy would take the other's address away.
+def test_a_bridge_is_made_for_one_network() -> None:
+    made = 'bridge = "br0"\ncreate = true\naddress = '
+    text = f'[networks.a]\n{made}"10.0.0.1/24"\n[networks.b]\n{made}"10.0.1.1/24"\n'
+    with pytest.raises(ConfigError, match=r"^host\.toml: two networks create bridge br0"):
+        host.parse(f'branch = "main"\n{text}', "host.toml")
+
+
+@pytest.mark.parametrize(
+    ("table", "key"),
+    [("volumes.data", "path"), ("tenders", "hvt"), ("tenders", "spt"), ("tenders", "virtio")],
+)
+@pytest.mark.parametrize("path", ["", "relative", "~/a", "/a\nb"])
+def test_a_file_of_the_hosts_is_named_by_its_whole_path(table: str, key: str, path: str) -> None:
+    outer, _, inner = table.partition(".")
+    text = tomlkit.dumps({"branch": "main", outer: {inner: {key: path}} if inner else {key: path}})
+    with pytest.raises(ConfigError) as error:
+        host.parse(text, "host.toml")
+    assert error.value.message == (
+        f"host.toml: {outer}{f' {inner}' if inner else ''}: {key} {path!r} has to be a whole path: "
+        "one that starts with '/'"
+    )
 
 
 def test_a_host_file_without_a_branch_is_refused() -> None:
@@ -90,8 +177,8 @@ def test_what_is_no_branch_is_refused(branch: str) -> None:
         ('branch = "a"\nsecrets.www.arg = 1', "host.toml: secrets www: unknown key 'arg'"),
         (
             'branch = "a"\nsecrets.www.args_file = "www.args"',
-            "host.toml: secrets www: args_file 'www.args' has to be a whole path, "
-            "like '/etc/mirage/www.args'",
+            "host.toml: secrets www: args_file 'www.args' has to be a whole path: "
+            "one that starts with '/'",
         ),
     ],
 )
@@ -145,6 +232,25 @@ HOSTS = st.fixed_dictionaries(
             st.fixed_dictionaries({"args_file": st.text() | VALUES}),
             max_size=2,
         ),
+        "networks": VALUES
+        | st.dictionaries(
+            st.text(max_size=4),
+            st.fixed_dictionaries(
+                {},
+                optional={
+                    "bridge": st.just("br0") | VALUES,
+                    "tap": VALUES,
+                    "user": st.just(True) | VALUES,
+                    "create": st.booleans(),
+                    "address": st.just("10.0.0.1/24") | VALUES,
+                    "forward": st.lists(st.text() | st.just("127.0.0.1:80:80"), max_size=2)
+                    | VALUES,
+                },
+            ),
+            max_size=2,
+        ),
+        "volumes": VALUES | st.dictionaries(st.text(max_size=4), VALUES, max_size=2),
+        "tenders": VALUES,
         "other": VALUES,
     },
 )

@@ -147,6 +147,7 @@ def start(compiled: Callable[[str], Path], tmp_path: Path) -> Iterator[Start]:
         prepare: Callable[[Path], object] = lambda folder: None,
         user: str | None = USER,
         redact: Sequence[str] = (),
+        files: Sequence[Path] = (),
     ) -> Monitored:
         number, port = len(started) + 1, port or free_port()
         folder = tmp_path / str(number)
@@ -158,7 +159,7 @@ def start(compiled: Callable[[str], Path], tmp_path: Path) -> Iterator[Start]:
             argv=["www", "--ipv4=127.0.0.1/8", f"--port={port}", *arguments],
             redact=list(redact),
             environment=ENVIRONMENT,
-            files=[],
+            files=list(map(str, files)),
             user=user,
             socket=f"{os.environ['XDG_RUNTIME_DIR']}/{number}",
             restart=restart,
@@ -384,6 +385,87 @@ def test_a_guest_of_another_user_keeps_no_group_of_root(start: Start) -> None:
     account = pwd.getpwnam(USER)
     groups = {int(group) for group in fired.status("Groups").split()}
     assert groups == set(os.getgrouplist(USER, account.pw_gid))
+
+
+# What a tender runs, and the volumes it gives to a guest, are open in it before it is what it is.
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    """A file in a folder that guests cannot enter, with a name that no option would survive."""
+    folder = tmp_path / "closed"
+    folder.mkdir(mode=0o700)
+    path = folder / "a b,c=d,,e"
+    path.write_text("contents\n")
+    path.chmod(0o604)
+    return path
+
+
+def test_a_file_reaches_a_tender_that_cannot_reach_its_path(
+    start: Start, script: Callable[[str], Path], file: Path
+) -> None:
+    fired = start(image=script(f"cat {control.descriptor(0)}"), files=[file])
+    fired.fire()
+    wait_for(lambda: "contents" in fired.console())
+
+
+def test_files_are_in_the_order_of_their_list(
+    start: Start, script: Callable[[str], Path], file: Path, tmp_path: Path
+) -> None:
+    other = tmp_path / "other"
+    other.write_text("other\n")
+    fired = start(
+        image=script(f"cat {control.descriptor(1)} {control.descriptor(0)}"), files=[file, other]
+    )
+    fired.fire()
+    wait_for(lambda: fired.console()[:2] == ["other", "contents"])
+
+
+def test_a_file_is_written_to_where_it_is(
+    start: Start, script: Callable[[str], Path], file: Path
+) -> None:
+    file.chmod(0o606)
+    fired = start(image=script(f"echo written >{control.descriptor(0)}"), files=[file])
+    fired.fire()
+    wait_for(lambda: file.read_text() == "written\n")
+
+
+@pytest.mark.skipif(USER is None, reason="only root runs a guest as another user")
+def test_a_file_that_is_closed_to_the_guests_user_stays_closed(
+    start: Start, script: Callable[[str], Path], file: Path
+) -> None:
+    file.chmod(0o600)
+    fired = start(image=script(f"cat {control.descriptor(0)}"), files=[file])
+    fired.fire()
+    wait_for(lambda: any("Permission denied" in line for line in fired.console()))
+
+
+def test_a_file_that_is_only_read_cannot_be_written_to(
+    start: Start, script: Callable[[str], Path], file: Path
+) -> None:
+    if USER is None:
+        file.chmod(0o404)
+    fired = start(image=script(f"echo x >{control.descriptor(0)}"), files=[file])
+    fired.fire()
+    wait_for(lambda: any("Permission denied" in line for line in fired.console()))
+
+
+def test_a_guest_that_is_booted_again_has_its_files_again(
+    start: Start, script: Callable[[str], Path], file: Path
+) -> None:
+    again = RestartPolicy("always", 5, 60)
+    fired = start(image=script(f"cat {control.descriptor(0)}"), files=[file], restart=again)
+    fired.fire()
+    fired.let_go()
+    wait_for(lambda: fired.console().count("contents") > 1)
+
+
+def test_a_file_that_is_missing_keeps_a_monitor_from_standing_armed(
+    start: Start, file: Path
+) -> None:
+    file.unlink()
+    with pytest.raises((ValueError, OSError, subprocess.SubprocessError)):
+        start(files=[file])
 
 
 def test_a_script_can_be_a_guest(start: Start, script: Callable[[str], Path]) -> None:

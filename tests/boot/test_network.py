@@ -3,8 +3,8 @@
 import pytest
 
 from mirage_hooks.boot import network
-from mirage_hooks.boot.device import NetworkConfig
-from mirage_hooks.boot.guest import Boot
+from mirage_hooks.boot.device import NetworkConfig, Nic
+from mirage_hooks.boot.guest import Boot, Target
 from mirage_hooks.boot.network import Endpoint
 
 
@@ -88,7 +88,100 @@ def test_ports_are_told_by_the_custom_of_unikernels(argument: str, ports: tuple[
     assert network.ports((argument,)) == ports
 
 
+# As configured: a device each.
+
+
+def on_link(config: NetworkConfig, nic: Nic | None = None, arguments: tuple[str, ...] = ()) -> Boot:
+    return Boot(
+        target="hvt",
+        image="a" * 64,
+        arguments=arguments,
+        network={"service": config},
+        nics={"service": nic or Nic("bridge", "br0", "02:00:00:00:00:01")},
+    )
+
+
+STATIC = NetworkConfig(network="public", address="10.0.0.2/25", gateway="10.0.0.1")
+
+
+def test_a_device_is_recorded_with_all_that_is_known_of_it() -> None:
+    arguments = ("--ipv4=10.0.0.2/25", "--ipv4-gateway=10.0.0.1", "--ipv4-only=true", "--hello=x")
+    (record,) = network.configured(on_link(STATIC, arguments=arguments), {"service": "mh0"})
+    assert record.describe() == (
+        "service static, 10.0.0.2/25 (netmask 255.255.255.128), gateway 10.0.0.1, "
+        "tap mh0 on br0, mac 02:00:00:00:00:01, passed as --ipv4=10.0.0.2/25 "
+        "--ipv4-gateway=10.0.0.1 --ipv4-only=true"
+    )
+
+
+def test_an_address_of_each_kind_is_recorded_with_its_own_gateway() -> None:
+    config = NetworkConfig(
+        network="public", address=("fd00::2/64", "10.0.0.2/24"), gateway=("10.0.0.1", "fe80::1")
+    )
+    records = network.configured(on_link(config))
+    assert [(one.address, one.prefix, one.gateway) for one in records] == [
+        ("fd00::2", 64, "fe80::1"),
+        ("10.0.0.2", 24, "10.0.0.1"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("config", "mode"),
+    [
+        (NetworkConfig(network="public", dhcp=True), "dhcp"),
+        (NetworkConfig(network="public", baked=True), "baked"),
+        (NetworkConfig(network="public"), "no address"),
+    ],
+)
+def test_a_device_without_a_static_address_is_recorded_by_how_it_gets_one(
+    config: NetworkConfig, mode: str
+) -> None:
+    (record,) = network.configured(on_link(config))
+    assert (record.mode, record.address, record.gateway) == (mode, None, None)
+
+
+def test_a_tap_that_was_made_beforehand_is_named_once() -> None:
+    boot = on_link(NetworkConfig(network="public", dhcp=True), Nic("tap", "tap0"))
+    (record,) = network.configured(boot, {"service": "tap0"})
+    assert record.describe() == "service dhcp, tap tap0, nothing passed"
+
+
+def test_qemus_own_network_is_recorded_with_the_hosts_ports() -> None:
+    nic = Nic("user", None, None, ("127.0.0.1:8080:80", "udp:127.0.0.1:53:53"))
+    (record,) = network.configured(on_link(STATIC, nic))
+    assert record.describe() == (
+        "service static in QEMU's own network, 10.0.0.2/25 (netmask 255.255.255.128), "
+        "gateway 10.0.0.1, port 8080, 53, nothing passed"
+    )
+
+
+def test_every_device_is_recorded() -> None:
+    boot = Boot(
+        target="hvt",
+        image="a" * 64,
+        network={"one": STATIC, "two": NetworkConfig(network="other", dhcp=True)},
+        nics={"one": Nic("bridge", "br0"), "two": Nic("bridge", "br1")},
+    )
+    assert [record.link for record in network.configured(boot)] == ["br0", "br1"]
+
+
+@pytest.mark.parametrize("target", ["hvt", "spt", "virtio"])
+def test_a_guest_without_a_device_is_on_no_network(target: Target) -> None:
+    (record,) = network.configured(Boot(target=target, image="a" * 64))
+    assert record.describe() == "no network, nothing passed"
+
+
 # What guests listen on.
+
+
+def test_a_guest_in_qemus_own_network_listens_on_the_hosts_tcp_ports() -> None:
+    nic = Nic("user", None, None, ("127.0.0.1:8080:80", "0.0.0.0:81:81", "udp:127.0.0.1:53:53"))
+    boot = on_link(STATIC, nic, ("--port=80",))
+    assert network.endpoints(boot) == [Endpoint("127.0.0.1", 8080), Endpoint(None, 81)]
+
+
+def test_a_guest_with_a_device_of_its_own_takes_no_port_of_the_hosts() -> None:
+    assert network.endpoints(on_link(STATIC, arguments=("--port=80",))) == []
 
 
 def test_a_guest_listens_on_its_address_at_each_of_its_ports() -> None:

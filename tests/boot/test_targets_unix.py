@@ -1,46 +1,19 @@
-"""The unix target: arguments, command, and quoting that survives MirageOS's own splitting."""
+"""The unix target: a program of this host, on its sockets or on a tap."""
 
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from mirage_hooks.boot.device import NetworkConfig
+from mirage_hooks.boot.device import BlockConfig, NetworkConfig, Nic
 from mirage_hooks.boot.errors import ConfigError
 from mirage_hooks.boot.guest import Boot, Guest
-from mirage_hooks.boot.targets.mirage import quote
-from mirage_hooks.boot.targets.tending import Start
+from mirage_hooks.boot.host import Tenders
+from mirage_hooks.boot.image import Image
+from mirage_hooks.boot.targets.tending import Start, Tending
 from mirage_hooks.boot.targets.unix import Unix
 from support import USER, free_port, get, wait_for
-
-WHITE = " \t\n\v\f\r"
-
-
-def split(text: str) -> list[str]:
-    """Split as mirage/parse-argv does: a specification of its own, not made from `quote`."""
-    words, word, quoted, at = [], "", "", 0
-    while at < len(text):
-        char = text[at]
-        if quoted == "'":
-            quoted, word = ("", word) if char == "'" else (quoted, word + char)
-        elif char == "\\":
-            at += 1
-            word += text[at]
-        elif char == '"':
-            quoted = "" if quoted else '"'
-        elif not quoted and char == "'":
-            quoted = "'"
-        elif not quoted and char in WHITE:
-            words.append(word)
-            word = ""
-        else:
-            word += char
-        at += 1
-    assert not quoted, f"a quote is left open in {text!r}"
-    return [word for word in [*words, word] if word]
 
 
 def guest(*args: str, user: str | None = USER, **network: NetworkConfig) -> Guest:
@@ -51,50 +24,9 @@ def address(text: str) -> NetworkConfig:
     return NetworkConfig(address=text)
 
 
-# What upstream's own tests say of the splitter.
-@pytest.mark.parametrize(
-    ("text", "words"),
-    [
-        ("foo bar baz", ["foo", "bar", "baz"]),
-        (r"f\ oo b\"r baz", ["f oo", 'b"r', "baz"]),
-        ('foo bar"bie"boo', ["foo", "barbieboo"]),
-        ("foo 'b a\"r' baz", ["foo", 'b a"r', "baz"]),
-        ('foo "b a\'r" baz', ["foo", "b a'r", "baz"]),
-        (r"""foo 'b\\ a\"r'""", ["foo", r"b\\ a\"r"]),
-        (r'foo "b\\ a\"r"', ["foo", r'b\ a"r']),
-        ("  ", []),
-    ],
-)
-def test_the_splitter_of_these_tests_splits_as_upstream_says(text: str, words: list[str]) -> None:
-    assert split(text) == words
-
-
-@given(st.lists(st.text(min_size=1)))
-def test_quoted_arguments_reach_the_guest_as_they_were_written(arguments: list[str]) -> None:
-    assert split(" ".join(map(quote, arguments))) == arguments
-
-
-@given(st.text("-=a '\"\\\t", min_size=1))
-def test_an_argument_of_nothing_but_special_characters_survives(argument: str) -> None:
-    assert split(quote(argument)) == [argument]
-
-
-@pytest.mark.parametrize("argument", ["--port=80", "--ipv4=10.0.0.2/24", "--logs=*:info", "a,b;$c"])
-def test_a_plain_argument_is_passed_unquoted(argument: str) -> None:
-    assert quote(argument) == argument
-
-
-def test_only_the_value_of_an_option_is_quoted() -> None:
-    assert quote("--hello=a b") == '--hello="a b"'
-
-
 def test_the_address_goes_before_the_guests_own_arguments() -> None:
     described = guest("--port=80", service=address("10.0.0.2/24"))
     assert Unix().arguments(described) == ("--ipv4=10.0.0.2/24", "--port=80")
-
-
-def test_an_ipv6_address_is_passed_by_its_own_key() -> None:
-    assert Unix().arguments(guest(service=address("fd00::2/64"))) == ("--ipv6=fd00::2/64",)
 
 
 def test_a_baked_in_address_is_not_passed() -> None:
@@ -110,6 +42,62 @@ def test_the_image_is_executed_under_the_guests_name() -> None:
 def test_a_guest_on_the_hosts_sockets_has_one_network_at_most() -> None:
     with pytest.raises(ConfigError, match="one network at most"):
         Unix().check(guest(one=address("10.0.0.2/24"), two=address("10.0.1.2/24")))
+
+
+def on_tap(network: NetworkConfig) -> list[str]:
+    """Return the argument list of a guest with the direct stack."""
+    boot = Boot(
+        target="unix",
+        image="0" * 64,
+        arguments=("--port=80",),
+        network={"service": network},
+        nics={"service": Nic("bridge", "br0")},
+    )
+    return Unix().command(boot, Start("www", "/images/0", taps={"service": "mh0"}))[1]
+
+
+def test_a_guest_with_the_direct_stack_is_told_its_tap() -> None:
+    config = NetworkConfig(network="public", dhcp=True)
+    assert on_tap(config) == ["www", "--interface=mh0", "--port=80"]
+
+
+def test_the_tap_of_a_named_stack_is_told_by_its_name() -> None:
+    config = NetworkConfig(network="public", dhcp=True, group="private")
+    assert on_tap(config) == ["www", "--private-interface=mh0", "--port=80"]
+
+
+@pytest.mark.parametrize("argument", ["--interface=tap0", "--interface", "--private-interface=t"])
+def test_a_guest_on_a_tap_of_ours_names_no_interface(argument: str) -> None:
+    with pytest.raises(ConfigError, match="network service: args name an interface, too"):
+        Unix().check(guest(argument, service=NetworkConfig(network="public", dhcp=True)))
+
+
+def test_a_guest_on_the_hosts_sockets_may_name_an_interface() -> None:
+    Unix().check(guest("--interface=tap0"))
+
+
+def test_a_version_that_takes_no_taps_name_has_no_network_of_its_own() -> None:
+    config = NetworkConfig(network="public", dhcp=True)
+    old = Guest(name="www", target="unix", image="i", network={"s": config}, mirage="2.9")
+    with pytest.raises(ConfigError) as error:
+        Unix().check(old)
+    assert error.value.message == "network s: MirageOS 2.9 takes no tap's name"
+
+
+def test_a_unix_guest_has_no_mac_of_the_repositorys() -> None:
+    config = NetworkConfig(network="public", dhcp=True, mac="02:00:00:00:00:01")
+    with pytest.raises(ConfigError, match="a unix guest chooses its own mac"):
+        Unix().check(guest(service=config))
+
+
+def test_a_unix_guest_has_no_block_device_of_the_hosts() -> None:
+    one = Guest(name="www", target="unix", image="i", block={"storage": BlockConfig("data")})
+    with pytest.raises(ConfigError, match="by the paths it was built with"):
+        Unix().check(one)
+
+
+def test_a_unix_image_has_no_tender() -> None:
+    assert Unix().tending(Tenders(), USER, Image("unix")) == Tending()
 
 
 def test_an_address_given_twice_is_refused() -> None:

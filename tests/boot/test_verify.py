@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from guests_built import Built
 from mirage_hooks.boot import verify
 from mirage_hooks.boot.errors import ConfigError, Error, HostError, ImageError, RepositoryError
 from mirage_hooks.boot.host import Host, Limits
@@ -139,10 +140,22 @@ def test_an_image_that_only_another_host_could_run_is_sound(
     assert [one.error for one in find(folder)] == [None]
 
 
-def test_what_a_host_binds_is_not_asked_of_a_commit(folder: Path) -> None:
+def test_devices_that_are_not_the_images_own_are_found(folder: Path, built: Built) -> None:
+    image = built.image("spt").read_bytes()
+    commit(folder, plain(image, "spt"))
+    assert texts(find(folder)) == [
+        (
+            "www",
+            "image www: devices do not match: service is not configured\n"
+            "  the image's own: service (network); configured: none",
+        )
+    ]
+
+
+def test_what_a_host_binds_is_not_asked_of_a_commit(folder: Path, built: Built) -> None:
     device = '[guest.www.network.service]\nnetwork = "public"\naddress = "10.0.0.2/24"\n'
-    commit(folder, plain(HVT, "hvt"), {"mirage-hooks.toml": (GUEST + device).encode()})
-    commit(folder, files(HVT, manifest=GUEST.replace('"unix"', '"hvt"') + device))
+    image = built.image("hvt").read_bytes()
+    commit(folder, files(image, manifest=GUEST.replace('"unix"', '"hvt"') + device))
     assert [one.error for one in find(folder)] == [None]
 
 
