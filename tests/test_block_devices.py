@@ -130,5 +130,5 @@ def test_a_disk_of_a_guest_that_stays_is_in_use(net: NetSite, disk: Path) -> Non
     net.tables = ""
     net.publish(image=b"what cannot be booted")
     net.pull()
-    refused(net, 5, f"other: volume {disk} is still that of www")
+    refused(net, 6, f"other: volume {disk} is still that of www")
     assert net.page() == "with disk"
