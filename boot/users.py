@@ -30,11 +30,12 @@ def uid_of(user: str | None) -> int:
     return account_of(user).pw_uid if user is not None else os.geteuid()
 
 
-def refuse_closed(path: str, user: str | None, need: str = "rw") -> None:
+def refuse_closed(path: str, user: str | None, need: str = "rw", hint: str = "") -> None:
     """Raise HostError where a file is closed to a user, None being who runs this.
 
     `need` is for what it is to be open, in letters of "rwx". The file may be in a folder that the
-    user cannot enter. It is tried by test(1), as that user: access control lists count, too.
+    user cannot enter. It is tried by test(1), as that user: access control lists count, too. `hint`
+    says how to open it.
     """
     account = account_of(user) if user is not None and os.geteuid() == 0 else None
     try:
@@ -48,7 +49,7 @@ def refuse_closed(path: str, user: str | None, need: str = "rw") -> None:
     if closed:
         who = user or user_name(os.geteuid())
         words = " and ".join(_WORDS[each] for each in closed)
-        raise HostError(f"{path} is closed to user {who}, who has to {words} it")
+        raise HostError(f"{path} is closed to user {who}, who has to {words} it", hint)
 
 
 def _is_open(test: str, file: int, account: pwd.struct_passwd | None) -> bool:

@@ -12,11 +12,9 @@ from mirage_hooks.boot.errors import ConfigError, HostError
 from mirage_hooks.boot.guest import Boot, Guest
 from mirage_hooks.boot.host import Tenders
 from mirage_hooks.boot.image import Image
-from mirage_hooks.boot.targets import mirage, tenders
+from mirage_hooks.boot.targets import kvm, mirage, tenders
 from mirage_hooks.boot.targets.tenders import Program
 from mirage_hooks.boot.targets.tending import Start, Tending, refuse_devices
-
-_KVM = "/dev/kvm"
 
 
 @dataclass(frozen=True)
@@ -62,7 +60,10 @@ class Solo5:
                 f"for, or name it as {self.target} in [tenders] of host.toml",
             )
         if self.target == "hvt":
-            users.refuse_closed(_KVM, user)
+            hint = (
+                "let the user into its group: usermod --append --groups kvm USER; or build for spt"
+            )
+            users.refuse_closed(kvm.DEVICE, user, hint=hint)
         return Tending(path)
 
     def command(self, boot: Boot, start: Start) -> tuple[str, list[str]]:
