@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import msgspec
 
+from mirage_hooks.boot.device import Nic
 from mirage_hooks.boot.errors import ConfigError, Error, RepositoryError
 from mirage_hooks.boot.guest import Boot, short
 from mirage_hooks.boot.network import configured
@@ -154,7 +155,11 @@ def _networks(boot: Boot) -> str:
 
 
 def _links(boot: Boot) -> str:
-    return ", ".join(f"{one.link or one.kind} {one.mac}" for one in boot.nics.values()) or "none"
+    return ", ".join(_link(one) for one in boot.nics.values()) or "none"
+
+
+def _link(nic: Nic) -> str:
+    return " ".join([nic.link or nic.kind, *([nic.mac] if nic.mac else [])])
 
 
 def _volumes(boot: Boot) -> str:

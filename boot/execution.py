@@ -272,7 +272,9 @@ class Execution:
         self.carry_out(desired, again)
 
     def _fault(self, guest: str, error: Error | OSError) -> None:
-        told = error if isinstance(error, Error) else HostError(f"{guest}: {error}")
+        told = error if isinstance(error, Error) else HostError(str(error))
+        if not told.message.startswith(f"{guest}: "):
+            told = type(told)(f"{guest}: {told.message}", told.hint)
         self.faults[guest] = told
         self._say("guest.fault", str(told), guest=guest)
 

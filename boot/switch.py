@@ -186,6 +186,11 @@ class Switch:
             )
         wires = wiring.attach(self._state, generation, target.writes_all, held)
         self._watch = Watch(boot, wires.taps)
+        if generation.check.ping and self._watch.blind:
+            raise HostError(
+                "check ping: no right to ask the guest on its tap",
+                "run this as root, or give the guest another check",
+            )
         files = [str(image), *wires.volumes.values()] if tending.path else []
         reached = {path: control.descriptor(number) for number, path in enumerate(files)}
         start = Start(

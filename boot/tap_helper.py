@@ -9,9 +9,10 @@ A tap it makes can be opened by who called sudo; it removes only taps that can. 
 line of JSON, `{"taps": [...]}` or `{"error": ..., "hint": ...}`, and ends with 0 or as errors.py
 says.
 
-Root installs it where the operator cannot write, else it would be root for the operator:
+Root installs it where the operator cannot write, else it would be root for the operator; PATH is
+where this repository is:
 
-    python3 -m venv /opt/mirage-hooks && /opt/mirage-hooks/bin/pip install mirage-hooks
+    python3 -m venv /opt/mirage-hooks && /opt/mirage-hooks/bin/pip install PATH
     sed -i '1s/$/ -I/' /opt/mirage-hooks/bin/mirage-hooks-tap
     install -D -m 644 /dev/null /etc/mirage-hooks/bridges && echo br0 >/etc/mirage-hooks/bridges
 

@@ -39,6 +39,11 @@ class Watch:
                 if (observer := Observer.open(tap)) is not None:
                     self._observers[device] = observer
 
+    @property
+    def blind(self) -> bool:
+        """Whether a tap is not watched: no right to, and so none to ask the guest on it."""
+        return self._observers.keys() != self._taps.keys()
+
     def observations(self, console: str, fired_at: float) -> Iterator[Observation]:
         """Yield what was seen of each device so far, for those of which anything could be."""
         for device, nic in self._boot.nics.items():

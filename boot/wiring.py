@@ -8,7 +8,7 @@ from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from mirage_hooks.boot import links, taps, users
+from mirage_hooks.boot import access, links, taps, users
 from mirage_hooks.boot.device import Nic
 from mirage_hooks.boot.errors import HostError
 from mirage_hooks.boot.host import Host
@@ -19,7 +19,7 @@ from mirage_hooks.boot.record import Generation, State
 _SECTOR_BYTES = 512
 _COPY = ".img"
 # Who attaches to a tap opens this, and needs no other right (tun(4) of Linux's networking docs).
-TUN = "/dev/net/tun"
+_TUN = "/dev/net/tun"
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ def attach(state: State, generation: Generation, copies: bool, held: Held) -> Wi
             _refuse_torn(volume.path, held.written)
             volumes[device] = str(_copy(state, generation, device))
         else:
-            users.refuse_closed(volume.path, boot.user, "r" if volume.readonly else "rw")
+            refuse_closed_volume(volume.path, boot.user, volume.readonly)
             volumes[device] = volume.path
     return Wiring(made, volumes)
 
@@ -118,11 +118,16 @@ def _have_tap(
     state: State, generation: Generation, nic: Nic, name: str, held: Container[str]
 ) -> None:
     owner = users.uid_of(generation.boot.user)
-    users.refuse_closed(TUN, generation.boot.user)
+    refuse_no_taps(generation.boot.user)
     if nic.kind == "tap":
         taps.require_tap(name, owner, name in held)
     elif nic.link is not None:
         taps.add_tap(name, nic.link, owner, alias(state, generation))
+
+
+def refuse_no_taps(user: str | None) -> None:
+    """Raise HostError where a user, None being who runs this, can attach to no tap."""
+    access.refuse_closed(_TUN, user, hint=f"run as root: chmod 666 {_TUN}, as udev does")
 
 
 def refuse_unfit(path: str) -> None:
@@ -147,6 +152,12 @@ def refuse_unfit(path: str) -> None:
             f"volume {path} has {size} bytes: not a number of whole sectors of {_SECTOR_BYTES}",
             f"run: truncate --size=%{_SECTOR_BYTES} {quoted}",
         )
+
+
+def refuse_closed_volume(path: str, user: str | None, readonly: bool) -> None:
+    """Raise HostError where a guest's user, None being who runs this, cannot use a volume."""
+    hint = f"run as root: chown {user or users.user_name(os.geteuid())} {shlex.quote(path)}"
+    access.refuse_closed(path, user, "r" if readonly else "rw", hint)
 
 
 def _refuse_torn(path: str, written: Container[str]) -> None:

@@ -7,6 +7,7 @@ from itertools import chain
 from mirage_hooks.boot.device import HOST_NETWORK, NetworkConfig
 from mirage_hooks.boot.errors import ConfigError
 from mirage_hooks.boot.guest import Guest
+from mirage_hooks.boot.network import ports
 
 # The keys of a network stack, without the group that they may start with. Given twice, any of them
 # is an error to a guest (exit code 64).
@@ -19,7 +20,11 @@ _MOST_BYTES = 8191
 
 
 def check(guest: Guest) -> None:
-    """Raise ConfigError where a guest's arguments and networks would be at odds."""
+    """Raise ConfigError where a guest's arguments are unsound, or at odds with its networks."""
+    try:
+        ports(guest.args)
+    except ValueError as error:
+        raise ConfigError(f"args: {error}") from None
     keys = [match["key"] for arg in guest.args if (match := _KEY.match(arg))]
     for key in keys:
         if keys.count(key) > 1:

@@ -6,17 +6,15 @@ Their command line is that of Solo5's tenders/common/{block,net}_attach.c and {h
 from dataclasses import dataclass
 from typing import Literal
 
-from mirage_hooks.boot import users
+from mirage_hooks.boot import access
 from mirage_hooks.boot.device import HOST_NETWORK
 from mirage_hooks.boot.errors import ConfigError, HostError
 from mirage_hooks.boot.guest import Boot, Guest
 from mirage_hooks.boot.host import Tenders
 from mirage_hooks.boot.image import Image
-from mirage_hooks.boot.targets import mirage, tenders
+from mirage_hooks.boot.targets import kvm, mirage, tenders
 from mirage_hooks.boot.targets.tenders import Program
 from mirage_hooks.boot.targets.tending import Start, Tending, refuse_devices, refuse_memory
-
-_KVM = "/dev/kvm"
 
 
 @dataclass(frozen=True)
@@ -54,7 +52,7 @@ class Solo5:
     def tending(self, given: Tenders, user: str | None, image: Image) -> Tending:
         """Return its tender. Raises HostError where there is none that could run the image."""
         path = tenders.find(self.target, self.program, given)
-        users.refuse_closed(path, user, "x")
+        access.refuse_closed(path, user, "x")
         abi = tenders.abi(path)
         if image.abi is not None and abi != image.abi:
             raise HostError(
@@ -63,7 +61,10 @@ class Solo5:
                 f"for, or name it as {self.target} in [tenders] of host.toml",
             )
         if self.target == "hvt":
-            users.refuse_closed(_KVM, user)
+            hint = (
+                "let the user into its group: usermod --append --groups kvm USER; or build for spt"
+            )
+            access.refuse_closed(kvm.DEVICE, user, hint=hint)
         return Tending(path)
 
     def command(self, boot: Boot, start: Start) -> tuple[str, list[str]]:

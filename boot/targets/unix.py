@@ -8,7 +8,6 @@ from mirage_hooks.boot.errors import ConfigError
 from mirage_hooks.boot.guest import Boot, Guest
 from mirage_hooks.boot.host import Tenders
 from mirage_hooks.boot.image import Image
-from mirage_hooks.boot.network import ports
 from mirage_hooks.boot.targets import mirage
 from mirage_hooks.boot.targets.tending import Start, Tending
 
@@ -21,10 +20,6 @@ class Unix:
 
     def check(self, guest: Guest) -> None:
         """Raise ConfigError where the target cannot be what the guest asks for."""
-        try:
-            ports(guest.args)
-        except ValueError as error:
-            raise ConfigError(f"args: {error}") from None
         if len(guest.network) > 1:
             raise ConfigError("a unix guest has one network at most")
         if guest.block:

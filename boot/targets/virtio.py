@@ -3,7 +3,7 @@
 import platform
 from itertools import chain, islice
 
-from mirage_hooks.boot import users
+from mirage_hooks.boot import access
 from mirage_hooks.boot.device import HOST_NETWORK, Forward
 from mirage_hooks.boot.errors import ConfigError, HostError
 from mirage_hooks.boot.guest import Boot, Guest
@@ -47,12 +47,12 @@ class Virtio:
     def tending(self, given: Tenders, user: str | None, image: Image) -> Tending:
         """Return QEMU, with KVM where that works. Raises HostError where there is none."""
         path = tenders.find("virtio", _PROGRAM, given)
-        users.refuse_closed(path, user, "x")
+        access.refuse_closed(path, user, "x")
         tenders.version(path)
         if not given.kvm:
             return Tending(path, ("-accel", "tcg"), "QEMU without KVM: host.toml says so")
         try:
-            users.refuse_closed(kvm.DEVICE, user)
+            access.refuse_closed(kvm.DEVICE, user)
             kvm.probe(path)
         except HostError as error:
             return Tending(path, ("-accel", "tcg"), f"QEMU without KVM: {error.message}")

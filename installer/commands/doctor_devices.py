@@ -83,13 +83,12 @@ def _refuse_broken_kvm(bound: Host) -> None:
 def _tun(bound: Host, guests: Guests) -> Iterator[Finding]:
     for user in sorted({guest.user or "" for guest in guests.values()} or {bound.user or ""}):
         try:
-            users.refuse_closed(wiring.TUN, user or None)
+            wiring.refuse_no_taps(user or None)
         except HostError as error:
-            mend = f"run as root: modprobe tun && chmod 666 {wiring.TUN}"
-            yield Finding("failed", wiring.TUN, error.message, mend)
+            yield Finding.of("/dev/net/tun", error)
         else:
             name = user or users.user_name(os.geteuid())
-            yield Finding("ok", wiring.TUN, f"open to user {name}, whom guests run as")
+            yield Finding("ok", "/dev/net/tun", f"open to user {name}, whom guests run as")
 
 
 def _right_to_make(bound: Host) -> Iterator[Finding]:
@@ -199,8 +198,8 @@ def _volume(bound: Host, guests: Guests, name: str) -> Finding:
         wiring.refuse_unfit(path)
         for guest in guests.values():
             for block in guest.block.values():
-                if block.volume == name and not block.readonly:
-                    users.refuse_closed(path, guest.user)
+                if block.volume == name and not block.readonly:  # or it gets a copy
+                    wiring.refuse_closed_volume(path, guest.user, block.readonly)
     except HostError as error:
         return Finding.of(subject, error)
     return Finding("ok", subject, path)

@@ -159,6 +159,13 @@ def test_a_key_of_the_network_is_given_once(key: str) -> None:
     assert error.value.message == f"args: --{key} is given more than once"
 
 
+# It would be found where the network is logged, as an error that nobody expects.
+@pytest.mark.parametrize("argument", ["--port=0", "--port=65536", "--http-port=99999999"])
+def test_what_is_no_port_is_refused_on_every_target(argument: str) -> None:
+    with pytest.raises(ConfigError, match=r"^args: [0-9]+ is no port"):
+        mirage.check(guest(argument))
+
+
 def test_an_argument_of_the_guests_own_may_be_given_twice() -> None:
     mirage.check(guest("--logs=a", "--logs=b"))
 

@@ -37,7 +37,7 @@ def tun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     path = tmp_path / "tun"
     os.mknod(path, stat.S_IFCHR, os.makedev(10, 200))
     path.chmod(0o666)
-    monkeypatch.setattr(wiring, "TUN", str(path))
+    monkeypatch.setattr(wiring, "_TUN", str(path))
     return path
 
 
@@ -89,8 +89,9 @@ def attach(
 ) -> Path | str:
     """Attach a generation; return the link or file behind its device."""
     wires = wiring.attach(state, one, copies, held or Held())
-    (behind,) = [*wires.taps.values(), *map(Path, wires.volumes.values())]
-    return behind
+    if wires.taps:
+        return wires.taps["service"]
+    return Path(wires.volumes["storage"])
 
 
 def fault(state: State, one: Generation, held: Held | None = None) -> HostError:
@@ -134,8 +135,9 @@ def test_a_host_whose_taps_are_closed_to_the_guests_user_is_refused(
     state: State, here: Namespace, tun: Path
 ) -> None:
     tun.chmod(0o600)
-    message = fault(state, generation(state, nic=BRIDGED)).message
-    assert message == f"{tun} is closed to user {USER}, who has to read and write it"
+    error = fault(state, generation(state, nic=BRIDGED))
+    assert error.message == f"{tun} is closed to user {USER}, who has to read and write it"
+    assert error.hint == f"run as root: chmod 666 {tun}, as udev does"
 
 
 def test_a_bridge_that_is_missing_leaves_nothing_behind(state: State, here: Namespace) -> None:
@@ -264,8 +266,9 @@ def test_a_volume_that_is_closed_to_the_guests_user_is_refused(
     state: State, volume: Path, mode: int
 ) -> None:
     volume.chmod(mode)
-    message = fault(state, generation(state, volume=Volume(str(volume)))).message
-    assert message.startswith(f"{volume} is closed to user {USER}, who has to ")
+    error = fault(state, generation(state, volume=Volume(str(volume))))
+    assert error.message.startswith(f"{volume} is closed to user {USER}, who has to ")
+    assert error.hint == f"run as root: chown {USER} {volume}"
 
 
 @as_root
