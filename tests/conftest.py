@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+import real_tenders
 from guests_built import Built, BuiltTarget, Start
 from namespace import Namespace, network_namespace
 from networked import NetSite, networked
@@ -20,6 +21,11 @@ from support import GUESTS, Site, leave, make_site, run
 settings.register_profile("short", max_examples=100, deadline=None)
 settings.register_profile("long", max_examples=1000, deadline=None, print_blob=True)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "short"))
+
+
+def pytest_report_header() -> list[str]:
+    """Say who plays the tenders."""
+    return real_tenders.header()
 
 
 @pytest.fixture(scope="session")

@@ -199,6 +199,17 @@ def test_a_tap_left_by_a_killed_monitor_is_removed_by_the_next_deploy(net: NetSi
     assert net.taps() != [stale]
 
 
+@on("unix", "spt", "virtio")
+def test_a_guest_whose_tender_is_killed_is_booted_again_on_its_tap(net: NetSite) -> None:
+    net.command("deploy")
+    taps, tender = net.taps(), net.monitor().tender
+    assert tender is not None
+    os.kill(tender.pid, signal.SIGKILL)
+    wait_for(lambda: net.monitor().restarts == 1 and net.page() == "one")
+    assert net.taps() == taps
+    assert net.outcomes() == ["healthy"]
+
+
 @on("spt")
 def test_taps_left_by_a_killed_converge_are_removed_by_the_next(net: NetSite) -> None:
     net.command("deploy")
