@@ -6,6 +6,7 @@ For spt and hvt a stand-in plays the tender: test_real_tenders.py has the same w
 import os
 import re
 import signal
+from pathlib import Path
 
 import pytest
 
@@ -97,6 +98,7 @@ def test_a_guest_is_rebooted_stopped_started_and_taken_away(net: NetSite) -> Non
     assert net.host.links() == []
     assert net.host.pids == []
     assert not net.state.folder.exists()
+    assert list(Path(os.environ["XDG_RUNTIME_DIR"]).iterdir()) == []
 
 
 @on("spt")
@@ -211,7 +213,25 @@ def test_a_guest_whose_tender_is_killed_is_booted_again_on_its_tap(net: NetSite)
 
 
 @on("spt")
-def test_taps_left_by_a_killed_converge_are_removed_by_the_next(net: NetSite) -> None:
+@pytest.mark.parametrize("phase", ["preparing", "armed", "fired"])
+def test_a_converge_that_is_killed_leaves_the_next_one_guest_and_one_tap(
+    net: NetSite, phase: str
+) -> None:
+    net.command("deploy")
+    net.args = ["--delay=500"]
+    net.publish("two")
+    net.git("fetch", "-q")
+    console = net.clone.parent / "merge"
+    net.host.popen("git", "merge", "-q", "origin/main", console=console, cwd=net.clone)
+    reached = {phase, "fired"}  # it may have gone on when it is looked at
+    wait_for(lambda: len(net.outcomes()) == 2 and net.outcomes()[1] in reached)
+    net.kill_converger()
+    net.command("deploy")
+    assert (net.page(), len(net.taps()), len(monitors_of(net.state))) == ("two", 1, 1)
+
+
+@on("spt")
+def test_the_tap_of_a_generation_that_was_killed_in_its_boot_is_removed(net: NetSite) -> None:
     net.command("deploy")
     net.args, net.check = ["--delay=20000"], 'ping = true\nwithin = "20s"'
     net.publish("two")
