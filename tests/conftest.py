@@ -168,3 +168,11 @@ def net(
     """A clone on a host of its own, whose guest is for the target that the test names."""
     with networked(tmp_path, namespace, built, request.param) as made:
         yield made
+
+
+@pytest.fixture
+def running(net: NetSite) -> NetSite:
+    """A clone whose guest runs, on a host of its own."""
+    net.command("deploy")
+    assert net.page() == "one"
+    return net

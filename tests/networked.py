@@ -15,6 +15,7 @@ from subprocess import CompletedProcess
 import pytest
 
 from guests_built import Built, BuiltTarget
+from mirage_hooks.boot.record import Generation
 from namespace import Namespace
 from support import COMMAND, Site, leave, run
 
@@ -123,6 +124,38 @@ class NetSite(Site):
         assert self.host.pings(address)
         listed = json.loads(self.host.run("ip", "-json", "neigh", "show", address).stdout)
         return str(listed[0]["lladdr"])
+
+
+def untouched(net: NetSite, code: int, *words: str) -> None:
+    """Bring a commit in by a pull, then by hand: it is refused, and the guest is as it was."""
+    before = identity(net)
+    pull = net.pull()
+    deploy = net.command("deploy", check=False)
+    said = deploy.stdout + deploy.stderr
+    assert deploy.returncode == code, said
+    assert [word for word in words if word not in said or word not in pull.stderr] == [], said
+    assert "Traceback" not in said + pull.stderr
+    assert identity(net) == before
+    assert net.page() == "one"
+    assert len(net.taps()) <= 1
+
+
+def identity(net: NetSite) -> tuple[Generation | None, int]:
+    """Return the generation that runs, and its process."""
+    tender = net.monitor().tender
+    assert tender is not None
+    return net.live(), tender.pid
+
+
+def rolled_back(net: NetSite, *words: str) -> None:
+    """Bring a commit in by a pull: it is tried, given up, and what ran before runs again."""
+    pull = net.pull()
+    assert [word for word in words if word not in pull.stderr] == [], pull.stderr
+    assert "Traceback" not in pull.stderr
+    assert net.outcomes() == ["ended", "failed", "healthy"]
+    assert net.page() == "one"
+    assert len(net.taps()) == 1
+    assert net.command("deploy", check=False).returncode == 1
 
 
 @contextmanager

@@ -5,13 +5,12 @@ For spt and hvt a stand-in plays the tender: test_real_tenders.py has the same w
 
 import os
 import re
-import signal
 from pathlib import Path
 
 import pytest
 
 from networked import BRIDGE, NetSite, each_target, on
-from support import monitors_of, wait_for
+from support import monitors_of
 
 
 def ended(net: NetSite) -> bool:
@@ -156,6 +155,33 @@ def test_a_guest_has_both_families_of_addresses(net: NetSite) -> None:
     assert "warning" not in deploy.stdout + pull.stderr
 
 
+@on("spt")
+def test_two_guests_exchange_their_addresses_in_one_pull(net: NetSite) -> None:
+    here, there = 'address = "10.0.0.2/24"', 'address = "10.0.0.3/24"'
+    hello, check = ["--hello=other"], 'ping = true\nwithin = "5s"'
+    net.device, net.check, net.more = here, check, net.table("other", there, hello, check)
+    net.publish()
+    net.pull()
+    assert (net.page(), net.page("10.0.0.3")) == ("one", "other")
+    net.device, net.more = there, net.table("other", here, hello, check)
+    net.publish()
+    pull = net.pull()
+    assert (net.page(), net.page("10.0.0.3")) == ("other", "one"), pull.stderr
+    assert net.outcomes() == net.outcomes("other") == ["ended", "healthy"]
+
+
+@on("spt")
+def test_a_guest_that_is_renamed_takes_its_address_over(net: NetSite) -> None:
+    net.command("deploy")
+    manifest = net.upstream / "mirage-hooks.toml"
+    manifest.write_text(manifest.read_text().replace("guest.www", "guest.web"))
+    net.commit("renamed")
+    net.pull()
+    assert (net.page(), net.live()) == ("one", None)
+    [tap] = net.taps()
+    assert net.link(tap, "ifalias").endswith(":web:1")
+
+
 # MACs.
 
 
@@ -182,88 +208,3 @@ def test_a_bridge_that_was_there_keeps_its_mac_and_stays(net: NetSite) -> None:
     net.command("uninstall", "--yes", "--stop")
     assert net.host.links() == ["br-host", "theirs"]
     assert net.link("br-host", "ifalias") == ""
-
-
-# Whatever is left, and whatever is not ours.
-
-
-@on("spt")
-def test_a_tap_left_by_a_killed_monitor_is_removed_by_the_next_deploy(net: NetSite) -> None:
-    net.command("deploy")
-    [stale] = net.taps()
-    monitor = net.monitor()
-    os.kill(monitor.monitor.pid, signal.SIGKILL)
-    wait_for(lambda: not monitor.alive)
-    assert net.taps() == [stale]
-    net.command("deploy")
-    assert net.page() == "one"
-    assert len(net.taps()) == 1
-    assert net.taps() != [stale]
-
-
-@on("unix", "spt", "virtio")
-def test_a_guest_whose_tender_is_killed_is_booted_again_on_its_tap(net: NetSite) -> None:
-    net.command("deploy")
-    taps, tender = net.taps(), net.monitor().tender
-    assert tender is not None
-    os.kill(tender.pid, signal.SIGKILL)
-    wait_for(lambda: net.monitor().restarts == 1 and net.page() == "one")
-    assert net.taps() == taps
-    assert net.outcomes() == ["healthy"]
-
-
-@on("spt")
-@pytest.mark.parametrize("phase", ["preparing", "armed", "fired"])
-def test_a_converge_that_is_killed_leaves_the_next_one_guest_and_one_tap(
-    net: NetSite, phase: str
-) -> None:
-    net.command("deploy")
-    net.args = ["--delay=500"]
-    net.publish("two")
-    net.git("fetch", "-q")
-    console = net.clone.parent / "merge"
-    net.host.popen("git", "merge", "-q", "origin/main", console=console, cwd=net.clone)
-    reached = {phase, "fired"}  # it may have gone on when it is looked at
-    wait_for(lambda: len(net.outcomes()) == 2 and net.outcomes()[1] in reached)
-    net.kill_converger()
-    net.command("deploy")
-    assert (net.page(), len(net.taps()), len(monitors_of(net.state))) == ("two", 1, 1)
-
-
-@on("spt")
-def test_the_tap_of_a_generation_that_was_killed_in_its_boot_is_removed(net: NetSite) -> None:
-    net.command("deploy")
-    net.args, net.check = ["--delay=20000"], 'ping = true\nwithin = "20s"'
-    net.publish("two")
-    net.git("fetch", "-q")
-    console = net.clone.parent / "merge"
-    net.host.popen("git", "merge", "-q", "origin/main", console=console, cwd=net.clone)
-    wait_for(net.booting)
-    net.kill_converger()
-    monitor = net.monitor()
-    os.kill(monitor.monitor.pid, signal.SIGKILL)
-    wait_for(lambda: not monitor.alive)
-    assert len(net.taps()) == 2
-    net.args, net.check = [], None
-    net.publish()
-    net.pull()
-    assert (net.page(), len(net.taps())) == ("two", 1)
-
-
-@on("spt")
-def test_the_links_of_others_are_never_touched(net: NetSite) -> None:
-    aliases = {
-        "mh0123456789ab": "",
-        "mhtheirs": "mirage-hooks:0123456789ab:www:1",
-        "mhold": f"mirage-hooks:{net.state.installation}0:www:1",
-    }
-    for name, alias in aliases.items():
-        net.host.tap(name)
-        net.host.run("ip", "link", "set", name, "alias", alias)
-    net.host.bridge("br-theirs")
-    net.host.run("ip", "link", "set", "br-theirs", "alias", "mirage-hooks:0123456789ab")
-    net.command("deploy")
-    net.publish("two")
-    net.pull()
-    net.command("uninstall", "--yes", "--stop")
-    assert net.host.links() == sorted([*aliases, "br-theirs"])
