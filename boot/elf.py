@@ -46,6 +46,7 @@ class _Segment(msgspec.Struct, frozen=True):
     kind: int
     offset: int
     size: int
+    end: int
 
 
 def inspect(path: Path) -> Image:
@@ -89,7 +90,11 @@ def _inspect_elf(file: BinaryIO) -> Image:
     end = max(segment.offset + segment.size for segment in segments)
     if end > size:
         raise ImageError(f"it is cut short: {size} bytes of at least {end}")
-    return _identify(elf, file, notes)
+    image = _identify(elf, file, notes)
+    if image.abi is None:
+        return image
+    loaded = (segment.end for segment in segments if segment.kind == _PT_LOAD)
+    return msgspec.structs.replace(image, end=max(loaded))
 
 
 # By hand, not by pyelftools: to that, a dynamic segment is a reason to go through all sections, and
@@ -104,8 +109,8 @@ def _segments(elf: ELFFile, file: BinaryIO) -> Iterator[_Segment]:
     file.seek(elf["e_phoff"])
     table = file.read(step * elf["e_phnum"])
     for at in range(0, step * elf["e_phnum"], step or 1):
-        kind, _, offset, _, _, size, *_ = layout.unpack_from(table, at)
-        yield _Segment(kind, offset, size)
+        kind, _, offset, address, _, size, in_memory, _ = layout.unpack_from(table, at)
+        yield _Segment(kind, offset, size, address + in_memory)
 
 
 def _identify(elf: ELFFile, file: BinaryIO, segments: list[_Segment]) -> Image:

@@ -43,7 +43,9 @@ class Sighting(msgspec.Struct, frozen=True):
         """Return it in words, with the time that has gone by since a moment."""
         gateway = f" via {self.gateway}" if self.gateway else ""
         how = "on the console" if self.how == "console" else f"by {self.how}"
-        return f"{self.address}{gateway} at {self.mac} {how} after {_span(self.at - since)}"
+        return (
+            f"{self.address}{gateway} at {self.mac} {how} after {_span(max(0.0, self.at - since))}"
+        )
 
 
 @dataclass(frozen=True)

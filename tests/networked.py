@@ -2,6 +2,7 @@
 
 import json
 import os
+import pwd
 import shutil
 import signal
 from collections.abc import Iterator
@@ -101,9 +102,9 @@ class NetSite(Site):
         """Run git in the clone, on its host."""
         return self.host.run(*self.become, "git", *arguments, cwd=self.here, check=check)
 
-    def page(self, address: str = "10.0.0.2") -> str | None:
+    def page(self, address: str = "10.0.0.2", port: int = 80) -> str | None:
         """Return what the guest answers."""
-        return self.host.get(address)
+        return self.host.get(address, port)
 
     def taps(self) -> list[str]:
         """Return the names of the host's taps."""
@@ -126,11 +127,12 @@ class NetSite(Site):
 
 @contextmanager
 def networked(
-    folder: Path, host: Namespace, built: Built, target: BuiltTarget
+    folder: Path, host: Namespace, built: Built, target: BuiltTarget, operator: str | None = None
 ) -> Iterator[NetSite]:
     """Have a clone with a first image published, installed; nothing is deployed yet.
 
-    Its guests run as `nobody`; those for hvt as root, where root alone may open /dev/kvm.
+    Guests of root's run as `nobody`; those for hvt as root, where root alone may open /dev/kvm.
+    An `operator` who is not root has everything in `folder`.
     """
     if (missing := missing_for(target)) is not None:
         pytest.skip(missing)
@@ -142,14 +144,29 @@ def networked(
         host=host,
         built=built,
         target=target,
-        user=None if target == "hvt" else "nobody",
+        user="nobody" if operator is None and target != "hvt" else None,
     )
     run("git", "init", "-q", str(site.upstream), cwd=folder)
     site.publish("one")
     run("git", "clone", "-q", str(site.upstream), str(site.clone), cwd=folder)
+    if operator is not None:
+        site.become = _as_operator(folder, operator)
     site.install()
     yield site
     leave(site)
+
+
+def _as_operator(folder: Path, operator: str) -> tuple[str, ...]:
+    # Both root and the operator work in these repositories.
+    home, runtime = folder / "operator", folder / "run"
+    run("git", "config", "--global", "safe.directory", "*", cwd=folder)
+    home.mkdir()
+    shutil.copy(Path.home() / ".gitconfig", home)
+    runtime.mkdir(mode=0o700)
+    run("chown", "--recursive", operator, str(folder), cwd=folder)
+    group = pwd.getpwnam(operator).pw_gid
+    become = ("setpriv", f"--reuid={operator}", f"--regid={group}", "--clear-groups")
+    return (*become, "env", f"HOME={home}", f"XDG_RUNTIME_DIR={runtime}")
 
 
 def missing_for(target: BuiltTarget) -> str | None:

@@ -14,7 +14,7 @@ from mirage_hooks.boot.host import Tenders
 from mirage_hooks.boot.image import Image
 from mirage_hooks.boot.targets import kvm, mirage, tenders
 from mirage_hooks.boot.targets.tenders import Program
-from mirage_hooks.boot.targets.tending import Start, Tending, refuse_devices
+from mirage_hooks.boot.targets.tending import Start, Tending, refuse_devices, refuse_memory
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,7 @@ class Solo5:
     def fit(self, asked: Guest | Boot, image: Image) -> None:
         """Raise ImageError where the image is not what is asked for."""
         refuse_devices(asked, image)
+        refuse_memory(asked, image)
 
     def tending(self, given: Tenders, user: str | None, image: Image) -> Tending:
         """Return its tender. Raises HostError where there is none that could run the image."""

@@ -40,17 +40,29 @@ def find(target: str, program: Program, tenders: Tenders) -> str:
 
 def abi(tender: str) -> int:
     """Return the version of Solo5's ABI that a tender runs. Raises HostError."""
+    said = version(tender)
+    if (match := _ABI.search(said)) is None:
+        raise HostError(f"{tender} --version names no ABI: {said[:200]!r}")
+    return int(match[1])
+
+
+def version(tender: str) -> str:
+    """Return what a tender says of itself. Raises HostError where it cannot even do that.
+
+    A library that is gone, or another machine's program, is found so before it is to run a guest.
+    """
     try:
-        said = subprocess.run(
+        done = subprocess.run(
             [tender, "--version"],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             timeout=_ANSWER_SECONDS,
             check=False,
-        ).stdout.decode(errors="replace")
+        )
     except (OSError, subprocess.SubprocessError) as error:
         raise HostError(f"{tender} does not say what it is: {error}") from None
-    if (match := _ABI.search(said)) is None:
-        raise HostError(f"{tender} --version names no ABI: {said.strip()[:200]!r}")
-    return int(match[1])
+    said = done.stdout.decode(errors="replace").strip()
+    if done.returncode != 0:
+        raise HostError(f"{tender} --version ended with {done.returncode}: {said[:200]}")
+    return said

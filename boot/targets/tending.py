@@ -60,5 +60,18 @@ def refuse_devices(asked: Guest | Boot, image: Image) -> None:
     )
 
 
+def refuse_memory(asked: Guest | Boot, image: Image) -> None:
+    """Raise ImageError where an image alone takes more than the memory that the guest is to have.
+
+    How much more it takes to run, only the guest knows.
+    """
+    if image.end > asked.memory << 20:
+        raise ImageError(
+            f"memory {asked.memory} MiB is too little: the image's segments alone end at "
+            f"{image.end / (1 << 20):.1f} MiB",
+            "raise `memory` of the guest",
+        )
+
+
 def _listed(devices: Mapping[str, str]) -> str:
     return ", ".join(f"{name} ({kind})" for name, kind in devices.items()) or "none"

@@ -11,7 +11,7 @@ from mirage_hooks.boot.host import Tenders
 from mirage_hooks.boot.image import Image
 from mirage_hooks.boot.targets import kvm, mirage, tenders
 from mirage_hooks.boot.targets.tenders import Program
-from mirage_hooks.boot.targets.tending import Start, Tending, refuse_devices
+from mirage_hooks.boot.targets.tending import Start, Tending, refuse_devices, refuse_memory
 
 _PROGRAM = Program(f"qemu-system-{platform.machine()}", "qemu-system-x86")
 # Solo5's own tests start it so: no firmware tables, one serial line, and a port to exit by.
@@ -42,11 +42,13 @@ class Virtio:
     def fit(self, asked: Guest | Boot, image: Image) -> None:
         """Raise ImageError where the image is not what is asked for."""
         refuse_devices(asked, image)
+        refuse_memory(asked, image)
 
     def tending(self, given: Tenders, user: str | None, image: Image) -> Tending:
         """Return QEMU, with KVM where that works. Raises HostError where there is none."""
         path = tenders.find("virtio", _PROGRAM, given)
         access.refuse_closed(path, user, "x")
+        tenders.version(path)
         if not given.kvm:
             return Tending(path, ("-accel", "tcg"), "QEMU without KVM: host.toml says so")
         try:

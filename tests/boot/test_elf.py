@@ -9,6 +9,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from guests_built import Built
 from mirage_hooks.boot.elf import inspect
 from mirage_hooks.boot.errors import ImageError
 from mirage_hooks.boot.image import Image
@@ -186,7 +187,15 @@ def test_a_manifest_of_no_device_is_read(noted: Callable[..., Path]) -> None:
 
 
 def test_an_image_without_a_manifest_has_no_devices(noted: Callable[..., Path]) -> None:
-    assert inspect(noted(SPT)) == Image("spt", abi=2)
+    image = inspect(noted(SPT))
+    assert (image.target, image.abi, image.devices) == ("spt", 2, {})
+
+
+def test_a_solo5_image_says_how_far_into_memory_it_goes(built: Built) -> None:
+    image = built.image("virtio")
+    listed = subprocess.run(["readelf", "-lW", image], capture_output=True, text=True, check=True)
+    loaded = [line.split() for line in listed.stdout.splitlines() if line.lstrip()[:4] == "LOAD"]
+    assert inspect(image).end == max(int(one[2], 16) + int(one[5], 16) for one in loaded)
 
 
 def test_a_manifest_alone_makes_no_unikernel(noted: Callable[..., Path]) -> None:

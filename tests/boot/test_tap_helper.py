@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -11,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from mirage_hooks.boot import links, netlink, ownership, tap_helper, taps
-from mirage_hooks.boot.errors import ConfigError, HostError
+from mirage_hooks.boot import links, netlink, tap_helper, taps
+from mirage_hooks.boot.errors import ConfigError
 from namespace import Namespace
+from rights import missing_for_helper, on_host
 
 INSTALLATION = "0123456789ab"
 NOBODY = 65534
@@ -21,27 +21,6 @@ NAME = links.tap_name(INSTALLATION, "www", 7, "service")
 ALIAS = links.tap_alias(INSTALLATION, "www", 7)
 ADD = {"do": "add", "name": NAME, "bridge": "br-test", "alias": ALIAS}
 SWEEP = {"do": "sweep", "installation": INSTALLATION, "keep": [ALIAS]}
-
-# A host as root would set it up, which is seen by what is started here and by nothing else: `ip
-# netns exec` gives each command mounts of its own.
-SET_UP = """
-set -e
-mount -t tmpfs -o mode=755 tmpfs /opt
-mkdir -p /opt/etc /opt/work /opt/mirage-hooks/bin
-mount -t overlay -o lowerdir=/etc,upperdir=/opt/etc,workdir=/opt/work overlay /etc
-mkdir /etc/mirage-hooks
-echo br-test >/etc/mirage-hooks/bridges
-echo 'nobody ALL=(root) NOPASSWD: {helper} ""' >/etc/sudoers.d/mirage-hooks
-cat >{helper} <<END
-#!{python} -I
-import sys
-from mirage_hooks.boot.tap_helper import main
-sys.exit(main())
-END
-chmod 755 {helper}
-{change}
-exec "$@"
-"""
 
 # An operator who deploys. All is loaded while they still are root, who alone may read our folder.
 OPERATOR = """
@@ -62,34 +41,11 @@ except Error as error:
 @pytest.fixture
 def host(namespace: Namespace) -> Namespace:
     """A host with sudo, a helper that is safe, and two bridges."""
-    if shutil.which("sudo") is None:
-        pytest.skip("the helper is run by sudo: apt-get install sudo")
-    try:
-        folders = [Path(sys.executable), Path(links.__file__), Path(sys.prefix)]
-        ownership.refuse_foreign({above for one in folders for above in (one, *one.parents)})
-    except HostError as error:
-        pytest.skip(f"the helper would refuse to run from here: {error.message}")
-    tried = on_host(namespace, ["true"])
-    if tried.returncode != 0:
-        pytest.skip(f"/etc cannot be covered here: {tried.stderr}")
+    if (missing := missing_for_helper(namespace)) is not None:
+        pytest.skip(missing)
     namespace.bridge("br-test")
     namespace.bridge("br-root")
     return namespace
-
-
-def on_host(
-    namespace: Namespace, command: list[str], text: str = "", change: str = ""
-) -> subprocess.CompletedProcess[str]:
-    """Run a command on a host that is set up, after root has changed something there."""
-    script = SET_UP.format(helper=taps.HELPER, python=sys.executable, change=change)
-    return subprocess.run(
-        namespace.inside("sh", "-c", script, "sh", *command),
-        input=text,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
 
 
 def ask(

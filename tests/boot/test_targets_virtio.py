@@ -175,9 +175,9 @@ def test_a_guest_with_more_arguments_than_fit_is_not_started() -> None:
 
 @pytest.fixture
 def qemu(tmp_path: Path) -> str:
-    """A program in place of QEMU, which runs nothing."""
+    """A program in place of QEMU, which says its version and runs nothing."""
     path = tmp_path / "qemu"
-    path.write_text("#!/bin/sh\nexit 1\n")
+    path.write_text("#!/bin/sh\n[ $1 = --version ]\n")
     path.chmod(0o755)
     return str(path)
 
@@ -192,6 +192,19 @@ def test_where_kvm_does_not_work_guests_run_in_software_and_it_is_said_why(qemu:
     tending = Virtio().tending(Tenders(virtio=qemu), None, Image("virtio"))
     assert tending.options == ("-accel", "tcg")
     assert tending.notice.startswith("QEMU without KVM: ")
+
+
+def test_a_qemu_that_does_not_start_at_all_runs_no_guest(qemu: str) -> None:
+    Path(qemu).write_text("#!/bin/sh\necho 'libslirp.so.0: cannot open'\nexit 127\n")
+    with pytest.raises(HostError, match=r"--version ended with 127: libslirp\.so\.0: cannot open"):
+        Virtio().tending(Tenders(virtio=qemu), None, Image("virtio"))
+
+
+def test_an_image_larger_than_the_memory_is_refused() -> None:
+    devices = {"service": "NET_BASIC", "storage": "BLOCK_BASIC"}
+    with pytest.raises(ImageError, match=r"memory 64 MiB is too little: .* end at 65\.0 MiB"):
+        Virtio().fit(boot(), Image("virtio", abi=1, devices=devices, end=65 << 20))
+    Virtio().fit(boot(), Image("virtio", abi=1, devices=devices, end=64 << 20))
 
 
 def test_without_qemu_no_guest_runs(tmp_path: Path) -> None:

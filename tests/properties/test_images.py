@@ -406,7 +406,7 @@ def assert_stored_or_refused(objects: Objects, folder: Path, data: bytes) -> Non
     assert stored.sha256 == hashlib.sha256(expected).hexdigest()
     assert (stored.size, stored.packed_size) == (len(expected), len(data))
     assert stored.compression == compression_of(data)
-    image = Image(stored.target, stored.script, stored.abi, stored.devices)
+    image = Image(stored.target, stored.script, stored.abi, stored.devices, stored.end)
     assert image == look(folder, expected)
     assert files(place) == sorted([stored.sha256, f"{blob.oid}.json"])
 
