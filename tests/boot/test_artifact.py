@@ -302,7 +302,7 @@ def differ(**changes: object) -> str:
     ids=["image", "target", "memory", "user", "arguments", "no arguments", "secrets"],
 )
 def test_a_change_is_told_in_words(changes: dict[str, object], words: str) -> None:
-    unchanged = "" if "arguments" in changes else "; network unchanged"
+    unchanged = "" if {"arguments", "target"} & changes.keys() else "; network unchanged"
     assert differ(**changes) == words + unchanged
 
 
