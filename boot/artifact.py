@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from mirage_hooks.boot.device import Nic
+from mirage_hooks.boot.device import Nic, Volume
 from mirage_hooks.boot.errors import ConfigError, Error, RepositoryError
 from mirage_hooks.boot.guest import Boot, short
 from mirage_hooks.boot.network import configured
@@ -135,10 +135,12 @@ def difference(old: Boot, new: Boot, path: str, size: str) -> str:
         changes.append(f"memory {old.memory} -> {new.memory} MiB")
     if old.user != new.user:
         changes.append(f"user {old.user} -> {new.user}")
-    if old.network != new.network:
+    if _networks(old) != _networks(new):
         changes.append(f"network {_networks(old)} -> {_networks(new)}")
     elif old.nics != new.nics:
         changes.append(f"network bound to {_links(old)} -> {_links(new)}")
+    elif old.network != new.network:
+        changes.append(f"network {_names(old)} -> {_names(new)}")
     if old.volumes != new.volumes:
         changes.append(f"volumes {_volumes(old)} -> {_volumes(new)}")
     if old.arguments != new.arguments:
@@ -159,11 +161,19 @@ def _links(boot: Boot) -> str:
 
 
 def _link(nic: Nic) -> str:
-    return " ".join([nic.link or nic.kind, *([nic.mac] if nic.mac else [])])
+    return " ".join([nic.link or nic.kind, *([nic.mac] if nic.mac else []), *nic.forward])
+
+
+def _names(boot: Boot) -> str:
+    return ", ".join(f"{name} on {one.network}" for name, one in boot.network.items())
 
 
 def _volumes(boot: Boot) -> str:
-    return ", ".join(one.path for one in boot.volumes.values()) or "none"
+    return ", ".join(_volume(one) for one in boot.volumes.values()) or "none"
+
+
+def _volume(volume: Volume) -> str:
+    return f"{volume.path} (read only)" if volume.readonly else volume.path
 
 
 def _arguments(boot: Boot) -> str:

@@ -25,30 +25,35 @@ Filter = list[tuple[int, int, int, int]]
 # Operations, as `bpf_asm` calls them: loads from the frame, comparisons, the number of bytes kept.
 _LDH, _LDB, _LDH_X, _LDX_IHL = 0x28, 0x30, 0x48, 0xB1
 _JEQ, _JGT, _JGE, _JSET, _RET = 0x15, 0x25, 0x35, 0x45, 0x06
+# linux/filter.h: SKF_AD_OFF + SKF_AD_PKTTYPE, where the frame's sockaddr_ll.sll_pkttype is read.
+_PACKET_TYPE = 0xFFFFF004
 
 # A filter of the two is what a guest can fill our buffer with: nothing but what is looked for.
 
-# ARP; UDP to a DHCP server or client, unless it is a later fragment; neighbour discovery.
+# ARP, UDP to a DHCP server and neighbour discovery, from the guest alone: what others say on its
+# bridge is without end. UDP to a DHCP client from both. No later fragments.
 ANNOUNCEMENTS: Filter = [
     (_LDH, 0, 0, 12),  # 0: the EtherType
-    (_JEQ, 15, 0, 0x0806),  # 1: ARP? keep
+    (_JEQ, 15, 0, 0x0806),  # 1: ARP? to 17
     (_JEQ, 0, 8, 0x0800),  # 2: not IPv4? to 11
     (_LDB, 0, 0, 23),  # 3: the protocol
-    (_JEQ, 0, 13, 17),  # 4: not UDP? drop
+    (_JEQ, 0, 15, 17),  # 4: not UDP? drop
     (_LDH, 0, 0, 20),  # 5: flags and fragment offset
-    (_JSET, 11, 0, 0x1FFF),  # 6: a later fragment? drop
+    (_JSET, 13, 0, 0x1FFF),  # 6: a later fragment? drop
     (_LDX_IHL, 0, 0, 14),  # 7: x = the length of the IPv4 header
     (_LDH_X, 0, 0, 16),  # 8: the destination port
-    (_JEQ, 7, 0, 67),  # 9: to a server? keep
-    (_JEQ, 6, 7, 68),  # 10: to a client? keep, else drop
-    (_JEQ, 0, 6, 0x86DD),  # 11: not IPv6? drop
+    (_JEQ, 7, 0, 67),  # 9: to a server? to 17
+    (_JEQ, 8, 9, 68),  # 10: to a client? keep, else drop
+    (_JEQ, 0, 8, 0x86DD),  # 11: not IPv6? drop
     (_LDB, 0, 0, 20),  # 12: the next header
-    (_JEQ, 0, 4, 58),  # 13: not ICMPv6? drop
+    (_JEQ, 0, 6, 58),  # 13: not ICMPv6? drop
     (_LDB, 0, 0, 54),  # 14: the type of the message
-    (_JGE, 0, 2, 135),  # 15: below a solicitation? drop
-    (_JGT, 1, 0, 136),  # 16: above an advertisement? drop
-    (_RET, 0, 0, 0xFFFF),  # 17: keep
-    (_RET, 0, 0, 0),  # 18: drop
+    (_JGE, 0, 4, 135),  # 15: below a solicitation? drop
+    (_JGT, 3, 0, 136),  # 16: above an advertisement? drop
+    (_LDB, 0, 0, _PACKET_TYPE),  # 17: which way it goes
+    (_JEQ, 1, 0, socket.PACKET_OUTGOING),  # 18: to the guest? drop
+    (_RET, 0, 0, 0xFFFF),  # 19: keep
+    (_RET, 0, 0, 0),  # 20: drop
 ]
 
 # ARP, ICMP and ICMPv6.

@@ -197,8 +197,9 @@ def _volume(bound: Host, guests: Guests, name: str) -> Finding:
     try:
         wiring.refuse_unfit(path)
         for guest in guests.values():
+            copies = targets.of(guest).writes_all  # of what is to be read only
             for block in guest.block.values():
-                if block.volume == name and not block.readonly:  # or it gets a copy
+                if block.volume == name and not (block.readonly and copies):
                     wiring.refuse_closed_volume(path, guest.user, block.readonly)
     except HostError as error:
         return Finding.of(subject, error)

@@ -15,7 +15,7 @@ from mirage_hooks.boot.artifact import (
     locate,
     mebibytes,
 )
-from mirage_hooks.boot.device import NetworkConfig
+from mirage_hooks.boot.device import NetworkConfig, Nic, Volume
 from mirage_hooks.boot.errors import ConfigError, RepositoryError
 from mirage_hooks.boot.guest import Boot
 from mirage_hooks.boot.repository import Repository
@@ -325,6 +325,38 @@ def test_a_change_of_the_gateway_alone_is_told() -> None:
     old = msgspec.structs.replace(BOOT, network={"service": one})
     new = msgspec.structs.replace(BOOT, network={"service": two})
     assert "10.0.0.254" in difference(old, new, "www.unix", "1.0 MiB")
+
+
+@pytest.mark.parametrize(
+    ("field", "before", "after", "words"),
+    [
+        (
+            "volumes",
+            Volume("/srv/x.img"),
+            Volume("/srv/x.img", readonly=True),
+            "volumes /srv/x.img -> /srv/x.img (read only)",
+        ),
+        (
+            "nics",
+            Nic("user", mac="02:00:00:00:00:01"),
+            Nic("user", mac="02:00:00:00:00:01", forward=("127.0.0.1:8080:80",)),
+            "network bound to user 02:00:00:00:00:01 -> user 02:00:00:00:00:01 127.0.0.1:8080:80",
+        ),
+        (
+            "network",
+            NetworkConfig("public", dhcp=True),
+            NetworkConfig("inner", dhcp=True),
+            "network service on public -> service on inner",
+        ),
+    ],
+)
+def test_the_two_sides_of_a_change_never_read_the_same(
+    field: str, before: object, after: object, words: str
+) -> None:
+    both = {"network": {"service": NetworkConfig("public")}}
+    old = msgspec.structs.replace(BOOT, **{**both, field: {"service": before}})
+    new = msgspec.structs.replace(BOOT, **{**both, field: {"service": after}})
+    assert words in difference(old, new, "www.unix", "1.0 MiB")
 
 
 def test_arguments_that_changed_with_the_network_are_told_too() -> None:

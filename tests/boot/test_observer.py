@@ -113,6 +113,19 @@ def test_an_announcement_waits_until_it_is_asked_for_and_keeps_its_time(
     assert found.at <= sent + 0.1
 
 
+def test_what_others_say_on_the_bridge_takes_no_room_from_an_announcement(
+    namespace: Namespace, watched: Observer, guest: StandInGuest
+) -> None:
+    asked = IPv4Address("10.0.0.99")
+    others = encode(BROADCAST, NO_MAC, Arp(False, NO_MAC, IPv4Address(0), NO_MAC, asked))
+    with namespace.entered(), socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as neighbour:
+        neighbour.bind((BRIDGE, 0))
+        for _ in range(2000):
+            neighbour.send(others)
+    guest.announce()
+    assert [one.address for one in seen(watched)] == [str(ADDRESS)]
+
+
 def test_the_mac_is_the_one_that_is_announced_and_not_that_of_the_frame(
     watched: Observer, guest: StandInGuest
 ) -> None:

@@ -302,15 +302,18 @@ def test_a_volume_that_is_missing_is_found(look: Look) -> None:
 
 
 @as_root
-@pytest.mark.parametrize(("readonly", "level"), [(False, "failed"), (True, "ok")])
-def test_a_volume_that_is_closed_to_a_guest_that_writes_it_is_found(
-    look: Look, volume: Path, tender: str, readonly: bool, level: str
+@pytest.mark.parametrize(
+    ("target", "readonly", "level"),
+    [("spt", False, "failed"), ("spt", True, "ok"), ("virtio", True, "failed")],
+)
+def test_a_volume_is_found_that_is_closed_to_a_guest_that_gets_no_copy(
+    look: Look, volume: Path, tender: str, target: Target, readonly: bool, level: str
 ) -> None:
     volume.chmod(0o600)
     found = look(
-        guest("spt", storage=BlockConfig("data", readonly)),
-        limits={"targets": ["spt"]},
-        tenders={"spt": tender},
+        guest(target, storage=BlockConfig("data", readonly)),
+        limits={"targets": [target]},
+        tenders={target: tender, "kvm": False},
         volumes={"data": {"path": str(volume)}},
     )
     assert found["volume data"]["level"] == level
