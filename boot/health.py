@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 from mirage_hooks.boot import console, sockets
 from mirage_hooks.boot.console import harmless
 from mirage_hooks.boot.control import MonitorState
+from mirage_hooks.boot.errors import HostError
 from mirage_hooks.boot.guest import Check, seconds, split_address, split_url
 from mirage_hooks.boot.ping import ping
 
@@ -122,8 +123,11 @@ def _alive(state: MonitorState, wanted: float) -> str | None:
 def _ping(found: list[Reachable], left: float) -> str | None:
     if not found:
         return "no address of its own was seen that could be pinged"
-    missing = (ping(one.link, one.mac, one.address, left) for one in found)
-    return next((reason for reason in missing if reason is not None), None)
+    try:
+        missing = (ping(one.link, one.mac, one.address, left) for one in found)
+        return next((reason for reason in missing if reason is not None), None)
+    except HostError as error:
+        return error.message
 
 
 def _tcp(host: str, port: int, left: float) -> str | None:

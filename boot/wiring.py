@@ -1,22 +1,15 @@
 """A generation's devices on this host: made before it boots, and taken away once it is over."""
 
-import os
-import shlex
-import shutil
-import stat
 from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from mirage_hooks.boot import access, links, taps, users
+from mirage_hooks.boot import access, links, taps, users, volumes
 from mirage_hooks.boot.device import Nic
-from mirage_hooks.boot.errors import HostError
 from mirage_hooks.boot.host import Host
 from mirage_hooks.boot.plan import Known
 from mirage_hooks.boot.record import Generation, State
 
-# Solo5 takes block devices of whole sectors (tenders/common/block_attach.c).
-_SECTOR_BYTES = 512
 _COPY = ".img"
 # Who attaches to a tap opens this, and needs no other right (tun(4) of Linux's networking docs).
 _TUN = "/dev/net/tun"
@@ -48,16 +41,18 @@ def attach(state: State, generation: Generation, copies: bool, held: Held) -> Wi
     made = taps_of(state, generation)
     for device, name in made.items():
         _have_tap(state, generation, boot.nics[device], name, held.taps)
-    volumes = {}
+    files = {}
     for device, volume in boot.volumes.items():
-        refuse_unfit(volume.path)
+        files[device] = volume.path
+        volumes.refuse_unfit(volume.path)
         if volume.readonly and copies:
-            _refuse_torn(volume.path, held.written)
-            volumes[device] = str(_copy(state, generation, device))
+            volumes.refuse_torn(volume.path, held.written)
+            own = _folder(state, generation) / f"{device}{_COPY}"
+            volumes.copy(volume.path, own, boot.user)
+            files[device] = str(own)
         else:
-            refuse_closed_volume(volume.path, boot.user, volume.readonly)
-            volumes[device] = volume.path
-    return Wiring(made, volumes)
+            volumes.refuse_closed(volume.path, boot.user, volume.readonly)
+    return Wiring(made, files)
 
 
 def taps_of(state: State, generation: Generation) -> dict[str, str]:
@@ -128,60 +123,6 @@ def _have_tap(
 def refuse_no_taps(user: str | None) -> None:
     """Raise HostError where a user, None being who runs this, can attach to no tap."""
     access.refuse_closed(_TUN, user, hint=f"run as root: chmod 666 {_TUN}, as udev does")
-
-
-def refuse_unfit(path: str) -> None:
-    """Raise HostError where a volume cannot be a block device."""
-    quoted = shlex.quote(path)
-    try:
-        mode = Path(path).stat().st_mode
-        if not stat.S_ISREG(mode) and not stat.S_ISBLK(mode):
-            raise HostError(f"volume {path} is neither a file nor a block device")
-        with Path(path).open("rb") as file:
-            size = file.seek(0, os.SEEK_END)
-    except FileNotFoundError:
-        raise HostError(
-            f"volume {path} does not exist", f"such as: truncate --size=16M {quoted}"
-        ) from None
-    except OSError as error:
-        raise HostError(f"volume {path} cannot be used: {error.strerror}") from None
-    if size == 0:
-        raise HostError(f"volume {path} is empty", f"such as: truncate --size=16M {quoted}")
-    if size % _SECTOR_BYTES:
-        raise HostError(
-            f"volume {path} has {size} bytes: not a number of whole sectors of {_SECTOR_BYTES}",
-            f"run: truncate --size=%{_SECTOR_BYTES} {quoted}",
-        )
-
-
-def refuse_closed_volume(path: str, user: str | None, readonly: bool) -> None:
-    """Raise HostError where a guest's user, None being who runs this, cannot use a volume."""
-    hint = f"run as root: chown {user or users.user_name(os.geteuid())} {shlex.quote(path)}"
-    access.refuse_closed(path, user, "r" if readonly else "rw", hint)
-
-
-def _refuse_torn(path: str, written: Container[str]) -> None:
-    if os.path.realpath(path) in written:
-        raise HostError(
-            f"volume {path} is to be copied for a guest that only reads it, but one that runs "
-            "writes it: the copy would be torn",
-            "stop that one first: mirage-hooks stop GUEST",
-        )
-
-
-def _copy(state: State, generation: Generation, device: str) -> Path:
-    """Copy a volume for one generation alone: tenders open every block device for writing."""
-    boot = generation.boot
-    path = _folder(state, generation) / f"{device}{_COPY}"
-    try:
-        shutil.copyfile(boot.volumes[device].path, path)
-        path.chmod(0o600)
-        if boot.user is not None:
-            shutil.chown(path, boot.user)
-    except OSError as error:
-        where = boot.volumes[device].path
-        raise HostError(f"volume {where} cannot be copied: {error.strerror}") from None
-    return path
 
 
 def _folder(state: State, generation: Generation) -> Path:

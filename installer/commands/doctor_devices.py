@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from mirage_hooks.boot import host, links, netlink, survey, taps, targets, users, wiring
+from mirage_hooks.boot import host, links, netlink, survey, taps, targets, users, volumes, wiring
 from mirage_hooks.boot.errors import Error, HostError
 from mirage_hooks.boot.guest import Guest
 from mirage_hooks.boot.host import Host, HostNetwork
@@ -195,12 +195,12 @@ def _taps_in_use(state: State) -> set[str | None]:
 def _volume(bound: Host, guests: Guests, name: str) -> Finding:
     subject, path = f"volume {name}", bound.volumes[name].path
     try:
-        wiring.refuse_unfit(path)
+        volumes.refuse_unfit(path)
         for guest in guests.values():
             copies = targets.of(guest).writes_all  # of what is to be read only
             for block in guest.block.values():
                 if block.volume == name and not (block.readonly and copies):
-                    wiring.refuse_closed_volume(path, guest.user, block.readonly)
+                    volumes.refuse_closed(path, guest.user, block.readonly)
     except HostError as error:
         return Finding.of(subject, error)
     return Finding("ok", subject, path)

@@ -1,6 +1,7 @@
 """A generation's devices: made before it boots, and gone once it is over."""
 
 import os
+import shutil
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -251,6 +252,20 @@ def test_generations_have_copies_of_their_own(state: State, volume: Path) -> Non
     one = Volume(str(volume), readonly=True)
     copies = {attach(state, generation(state, number, volume=one)) for number in (1, 2)}
     assert len(copies) == 2
+
+
+@as_root
+def test_what_is_copied_by_root_is_not_chosen_by_the_guests_user(
+    state: State, volume: Path, tmp_path: Path
+) -> None:
+    theirs = tmp_path / "theirs"
+    theirs.mkdir()
+    shutil.chown(theirs, USER or "nobody")
+    link = theirs / "disk.img"
+    link.symlink_to(volume)
+    error = fault(state, generation(state, volume=Volume(str(link), readonly=True)))
+    assert f"volume {link} is not copied for user {USER}" in error.message
+    assert error.hint == "keep it in a folder that nobody but root may write"
 
 
 def test_no_copy_is_made_of_what_a_guest_that_runs_writes(state: State, volume: Path) -> None:
