@@ -44,5 +44,5 @@ $(READY): setup.cfg pyproject.toml
 $(BENCH)/.ready: setup.cfg pyproject.toml $(SOURCES)
 	@sh contrib/packages.sh $(PYTHON)
 	$(PYTHON) -m venv $(BENCH)
-	$(BENCH)/bin/pip install --quiet --disable-pip-version-check --force-reinstall .
+	$(BENCH)/bin/pip install --quiet --disable-pip-version-check --force-reinstall . pytest
 	@touch $@

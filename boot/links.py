@@ -108,9 +108,12 @@ def create_bridge(name: str, addresses: Collection[netlink.Address], mac: str, a
         *(f"ip address add {address} dev {name}" for address in addresses),
     ]
     with failing(f"make bridge {name}", f"run as root: {' && '.join(commands)}"):
-        if netlink.find(name) is None:
-            netlink.add_bridge(name, mac)
         link = netlink.find(name)
+        if link is None:
+            netlink.add_bridge(name, mac)
+            link = netlink.find(name)
+        elif _is_finished(link, addresses, mac, alias):
+            return  # root may have made it, for one who may not even set what is set
         if link is None or not _is_ours(link, mac, alias):
             raise HostError(
                 f"network: {name} exists already, and was not made for this repository",
@@ -130,17 +133,19 @@ def remove_bridges(installation: str) -> tuple[list[str], list[str]]:
 
     Returns the names of those that went, and for each that stays a line that says why.
     """
-    with failing("remove bridges"):
+    with failing("look for bridges"):
         links = netlink.links()
-        gone, left = [], []
-        for bridge in links:
-            if bridge.kind != "bridge" or bridge.alias != bridge_alias(installation):
-                continue
-            if ports := [link.name for link in links if link.master == bridge.index]:
-                left.append(f"bridge {bridge.name} is left: {', '.join(ports)} in it")
-                continue
+    gone, left = [], []
+    for bridge in links:
+        if bridge.kind != "bridge" or bridge.alias != bridge_alias(installation):
+            continue
+        if ports := [link.name for link in links if link.master == bridge.index]:
+            left.append(f"bridge {bridge.name} is left: {', '.join(ports)} in it")
+            continue
+        command = f"ip link delete dev {bridge.name}"
+        with failing(f"remove bridge {bridge.name}", f"run as root: {command}"):
             netlink.remove(bridge.index)
-            gone.append(bridge.name)
+        gone.append(bridge.name)
     return gone, left
 
 
@@ -159,6 +164,13 @@ def _is_ours(link: netlink.Link, mac: str, alias: str) -> bool:
     """An alias cannot be set at once: one that we left half made has our MAC, and is down."""
     half_made = not link.alias and not link.up and link.mac == mac
     return link.kind == "bridge" and (link.alias == alias or half_made)
+
+
+def _is_finished(
+    link: netlink.Link, addresses: Collection[netlink.Address], mac: str, alias: str
+) -> bool:
+    made = (link.kind, link.mac, link.alias, link.up) == ("bridge", mac, alias, True)
+    return made and netlink.addresses(link.index) == set(addresses)
 
 
 def _words(link: netlink.Link) -> str:

@@ -124,8 +124,8 @@ class Monitor:
         self._pull_trigger()
 
     def _pull_trigger(self) -> None:
-        self._tender.go()
         self.state.started = time.time()
+        self._tender.go()
         self._enter("running")
 
     def _drain(self) -> None:

@@ -1,5 +1,6 @@
 """Finish, in the records, what a converge that was cut short had begun."""
 
+import contextlib
 import time
 
 from mirage_hooks.boot import control, survey, wiring
@@ -52,9 +53,9 @@ def _conclude(state: State, journal: Journal, generation: Generation) -> None:
     monitor = _come_to_rest(state, generation)
     if monitor is not None and monitor.started is not None:
         if monitor.monitor.alive:
-            watch = Watch(generation.boot, wiring.taps_of(state, generation))
-            judge(state, journal, generation, watch)
-            watch.close()
+            watch = Watch(generation.boot, wiring.taps_of(state, generation), late=True)
+            with contextlib.closing(watch):
+                judge(state, journal, generation, watch)
             return
         if monitor.exit is not None and monitor.phase != "stopped":
             state.save(generation.become(Phase.FAILED, reason=f"the guest {monitor.exit}"))

@@ -67,16 +67,19 @@ class Configured:
 
 
 def describe(
-    configured: Configured, sightings: Iterable[Sighting], fired_at: float
+    configured: Configured, sightings: Iterable[Sighting], fired_at: float, late: bool = False
 ) -> tuple[str, str | None]:
-    """Return what was configured and observed, in a line, and the difference if there is one."""
+    """Return what was configured and observed, in a line, and the difference if there is one.
+
+    `late` says that the guest was fired before anybody watched: what was not seen may have been.
+    """
     seen = first_of_each(sightings)
     # A link-local address comes with every IPv6 stack: it is told where it was asked for, or alone.
     asked = {address.ip for address in configured.addresses}
     told = [one for one in seen if not one.ip.is_link_local or one.ip in asked] or seen
     observed = ", ".join(one.describe(fired_at) for one in told) or "nothing"
     text = f"configured {configured.describe()}; observed {observed}"
-    return text, "; ".join(_differences(configured, seen)) or None
+    return text, "; ".join(_differences(configured, seen, late)) or None
 
 
 def from_console(lines: Iterable[str]) -> list[Sighting]:
@@ -99,7 +102,21 @@ def first_of_each(sightings: Iterable[Sighting]) -> list[Sighting]:
     return sorted(first.values(), key=lambda one: one.at)
 
 
-def _differences(configured: Configured, seen: list[Sighting]) -> Iterable[str]:
+def _differences(configured: Configured, seen: list[Sighting], late: bool) -> Iterable[str]:
+    asked = {address.ip for address in configured.addresses}
+    if not late:
+        yield from _missing(configured, seen)
+    # Where no IPv6 was configured, the network's own routers may give addresses of it.
+    versions = {address.version for address in asked}
+    for one in seen:
+        if one.ip.version in versions and one.ip not in asked and not one.ip.is_link_local:
+            yield f"{one.ip} was observed, and not configured"
+    if configured.mac is not None:
+        for mac in sorted({one.mac for one in seen} - {configured.mac.lower()}):
+            yield f"the guest was given the MAC {configured.mac}, and speaks as {mac}"
+
+
+def _missing(configured: Configured, seen: list[Sighting]) -> Iterable[str]:
     asked = {address.ip for address in configured.addresses}
     for address in sorted(asked - {one.ip for one in seen}, key=str):
         yield f"{address} was configured, and not observed"
@@ -109,14 +126,6 @@ def _differences(configured: Configured, seen: list[Sighting]) -> Iterable[str]:
     for one in seen:
         if configured.dhcp and one.how == "ARP":
             yield f"DHCP was configured, and {one.ip} is from no lease"
-    # Where no IPv6 was configured, the network's own routers may give addresses of it.
-    versions = {address.version for address in asked}
-    for one in seen:
-        if one.ip.version in versions and one.ip not in asked and not one.ip.is_link_local:
-            yield f"{one.ip} was observed, and not configured"
-    if configured.mac is not None:
-        for mac in sorted({one.mac for one in seen} - {configured.mac.lower()}):
-            yield f"the guest was given the MAC {configured.mac}, and speaks as {mac}"
 
 
 def _span(seconds: float) -> str:

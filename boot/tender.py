@@ -20,6 +20,9 @@ from mirage_hooks.boot.process import identify
 _LIBC = CDLL(None, use_errno=True)
 _PR_SET_PDEATHSIG = 1  # prctl(2)
 
+# An exec takes a millisecond; one from a disk that has gone to sleep is not waited for.
+_EXEC_MS = 200
+
 # A pipe holds 64 KiB by default: what a dead guest can have left in it, should a child still write.
 _READ_BYTES = 65536
 _READS_AT_THE_END = 16
@@ -88,9 +91,16 @@ class Tender:
         self.process = identify(pid)
 
     def go(self) -> None:
-        """Let it exec. One that was killed meanwhile is found dead by its pidfd."""
+        """Let it exec, and return once it has. One that was killed is found dead by its pidfd.
+
+        Else it would often wait for the processor that it was woken on until we leave that.
+        """
         with contextlib.suppress(BrokenPipeError):
             os.write(self._trigger, b"!")
+            # Its end of the pipe closes by the exec: then ours has an error (poll(2)).
+            executed = select.poll()
+            executed.register(self._trigger, 0)
+            executed.poll(_EXEC_MS)
         os.close(self._trigger)
 
     def disarm(self) -> None:

@@ -27,10 +27,14 @@ class Observation:
 
 
 class Watch:
-    """The watch over one generation's taps, from before it is fired to its verdict."""
+    """The watch over one generation's taps, from before it is fired to its verdict.
 
-    def __init__(self, boot: Boot, taps: Mapping[str, str]) -> None:
+    Where the generation was left behind by a converge it is `late`: the guest has spoken already.
+    """
+
+    def __init__(self, boot: Boot, taps: Mapping[str, str], late: bool = False) -> None:
         """Watch from now on; what may not be watched, or is not there, is known by its console."""
+        self._late = late
         self._boot = boot
         self._taps = taps
         self._observers: dict[str, Observer] = {}
@@ -52,7 +56,7 @@ class Watch:
                 continue
             config = self._boot.network[device]
             told = Configured(config.interfaces, config.gateways, config.dhcp, nic.mac)
-            text, warning = sightings.describe(told, found, fired_at)
+            text, warning = sightings.describe(told, found, fired_at, self._late)
             seen = sightings.first_of_each(found)
             addresses = tuple(f"{one.address} at {one.mac}" for one in seen)
             yield Observation(device, text, addresses, warning)

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from networked import NetSite, on
+from support import wait_for
 
 needs_dnsmasq = pytest.mark.skipif(
     shutil.which("dnsmasq") is None, reason="dnsmasq is missing: apt-get install dnsmasq-base"
@@ -99,6 +100,21 @@ def test_an_address_that_is_not_used_is_warned_of(net: NetSite) -> None:
     net.publish()
     pull = net.pull()
     assert warned(net, pull.stderr, "10.0.0.2 was configured, and not observed")
+
+
+@on("spt")
+def test_what_a_killed_converge_has_seen_is_not_missed_by_the_next(net: NetSite) -> None:
+    net.command("deploy")
+    net.args, net.check = ["--delay=60000"], 'alive = "1500ms"'
+    net.publish()
+    net.git("fetch", "-q")
+    console = net.clone.parent / "merge"
+    net.host.popen("git", "merge", "-q", "origin/main", console=console, cwd=net.clone)
+    wait_for(net.booting)
+    net.kill_converger()
+    deploy = net.command("deploy")
+    assert "configured 10.0.0.2/24 via 10.0.0.1; observed nothing" in deploy.stdout
+    assert (net.outcomes(), warnings(net)) == (["ended", "healthy"], ([], []))
 
 
 @on("spt")

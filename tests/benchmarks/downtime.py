@@ -8,12 +8,12 @@ Both guests take the same time from exec to their open port (START_MS in stage.p
 depends on it, the difference, what handing over costs, does not.
 """
 
-import os
-import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
+from bare import BareGuest
 from stage import PAGES, Stage, arguments, free_port
 from table import Budget, Figure
 from watch import watch
@@ -22,52 +22,33 @@ _ROUNDS = 21
 _MOST = 1.5
 
 
-class BareGuest:
-    """A guest that nobody looks after."""
+@dataclass(frozen=True)
+class _Bare:
+    """The bare guest, and its port."""
 
-    def __init__(self, log: Path) -> None:
-        self.port = free_port()
-        self._log = log
-        self._pid: int | None = None
+    guest: BareGuest
+    port: int
 
     def start(self, image: Path) -> None:
-        """Boot an image."""
-        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
-        self._pid = os.posix_spawn(
-            image,
-            ["www", *arguments(self.port)],
-            {"PATH": os.defpath},
-            file_actions=[
-                (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
-                (os.POSIX_SPAWN_OPEN, 1, self._log, flags, 0o600),
-                (os.POSIX_SPAWN_DUP2, 1, 2),
-            ],
-        )
-
-    def stop(self) -> None:
-        """End it and wait for its end."""
-        if self._pid is not None:
-            os.kill(self._pid, signal.SIGTERM)
-            os.waitpid(self._pid, 0)
-            self._pid = None
+        self.guest.start(image, ["www", *arguments(self.port)])
 
 
 @contextmanager
-def _bare_guest(stage: Stage) -> Iterator[BareGuest]:
-    guest = BareGuest(stage.folder / "bare.log")
+def _bare_guest(stage: Stage) -> Iterator[_Bare]:
+    bare = _Bare(BareGuest(stage.folder / "bare.log"), free_port())
     try:
-        guest.start(stage.image(PAGES[0]))
-        yield guest
+        bare.start(stage.image(PAGES[0]))
+        yield bare
     finally:
-        guest.stop()
+        bare.guest.stop()
 
 
 def measure(stage: Stage) -> list[Figure]:
     """Return the bare guest's gap, and ours as a ratio to it."""
     ours, bare = [], []
-    with _bare_guest(stage) as guest:
+    with _bare_guest(stage) as alone:
         for at in range(_ROUNDS):
-            bare.append(_replace_bare(stage, guest, (PAGES[at % 2], PAGES[(at + 1) % 2])))
+            bare.append(_replace_bare(stage, alone, (PAGES[at % 2], PAGES[(at + 1) % 2])))
             ours.append(_replace_ours(stage))
     return [
         Figure("downtime: bare guest", "ms", bare),
@@ -76,12 +57,12 @@ def measure(stage: Stage) -> list[Figure]:
     ]
 
 
-def _replace_bare(stage: Stage, guest: BareGuest, pages: tuple[str, str]) -> float:
+def _replace_bare(stage: Stage, bare: _Bare, pages: tuple[str, str]) -> float:
     image = stage.image(pages[1])
     image.read_bytes()
-    with watch(guest.port, pages) as client:
-        guest.stop()
-        guest.start(image)
+    with watch(bare.port, pages) as client:
+        bare.guest.stop()
+        bare.start(image)
         return client.change().gap
 
 

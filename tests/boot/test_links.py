@@ -191,6 +191,18 @@ def test_without_the_right_it_is_said_what_root_would_run(host: Namespace) -> No
     assert host.links() == []
 
 
+def test_a_bridge_that_root_has_made_as_told_takes_no_right(host: Namespace) -> None:
+    address = "ip_interface('10.0.0.1/24')"
+    statement = (
+        "from ipaddress import ip_interface; "
+        f"links.create_bridge('br-ours', [{address}], '{MAC}', '{ALIAS}')"
+    )
+    told = without_right(host, statement)
+    host.run("sh", "-c", told.partition("run as root: ")[2])
+    assert without_right(host, statement) == ""
+    assert addresses_of("br-ours") == ["10.0.0.1/24"]
+
+
 # Bridges that go.
 
 
@@ -207,6 +219,14 @@ def test_a_bridge_with_a_port_is_left_and_told(host: Namespace) -> None:
     host.tap("tap-theirs", "br-ours")
     assert links.remove_bridges(INSTALLATION) == ([], ["bridge br-ours is left: tap-theirs in it"])
     assert host.links() == ["br-ours", "tap-theirs"]
+
+
+def test_without_the_right_it_is_said_how_root_removes_a_bridge(host: Namespace) -> None:
+    create()
+    told = without_right(host, f"links.remove_bridges('{INSTALLATION}')")
+    assert told.startswith("network: no right to remove bridge br-ours\n")
+    host.run("sh", "-c", told.partition("run as root: ")[2])
+    assert without_right(host, f"links.remove_bridges('{INSTALLATION}')") == ""
 
 
 def test_no_bridges_are_removed_where_there_are_none(host: Namespace) -> None:

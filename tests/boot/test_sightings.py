@@ -108,6 +108,16 @@ def test_nothing_observed_of_dhcp_is_a_difference() -> None:
     assert difference(DHCP, LINK_LOCAL) == "DHCP was configured, and no address observed"
 
 
+def test_who_watches_too_late_misses_nothing_and_still_sees_what_is_wrong() -> None:
+    assert describe(STATIC, [], FIRED, late=True)[1] is None
+    assert describe(DHCP, [ARP], FIRED, late=True)[1] is None
+    moved = Sighting("10.0.0.9", MAC, "ARP", FIRED)
+    assert (
+        describe(STATIC, [moved], FIRED, late=True)[1]
+        == "10.0.0.9 was observed, and not configured"
+    )
+
+
 def test_nothing_observed_of_what_is_baked_in_is_none() -> None:
     assert describe(BAKED, [], FIRED) == ("configured what is baked in; observed nothing", None)
 

@@ -31,6 +31,8 @@ static void put(const char *text, int length);
 static void add_date(struct text *text);
 /* Since some moment in the past. */
 static uint64_t milliseconds(void);
+/* Do nothing for so long. */
+static void rest(int milliseconds);
 /* Take an argument that only this target has; 1 where it is one. */
 static int take_own(const char *word);
 /* Open the network; say which MAC we have, and a number that differs between two boots. */
@@ -243,8 +245,7 @@ static _Noreturn void guest(const struct built *built, const char *joined)
     for (int i = 0; i < count; i++)
         take(words[i]);
     make_page();
-    for (uint64_t start = milliseconds(); milliseconds() - start < (uint64_t)delay_ms;)
-        receive((uint8_t[2048]){0});
+    rest(delay_ms);
     if (exit_code >= 0) {
         struct text text = {0};
         add(&text, "Fatal error: exception Failure(\"asked to exit\")");

@@ -84,6 +84,11 @@ static uint64_t milliseconds(void)
     return now.tv_sec * 1000ull + now.tv_nsec / 1000000;
 }
 
+static void rest(int milliseconds)
+{
+    nanosleep(&(struct timespec){milliseconds / 1000, milliseconds % 1000 * 1000000l}, NULL);
+}
+
 static int receive(uint8_t *frame)
 {
     struct pollfd wait = {tap, POLLIN, 0};

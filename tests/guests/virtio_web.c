@@ -127,6 +127,13 @@ static int receive(uint8_t *frame)
     return length;
 }
 
+static void rest(int long_ms)
+{
+    const uint64_t start = milliseconds();
+    while (milliseconds() - start < (uint64_t)long_ms)
+        receive((uint8_t[2048]){0});
+}
+
 static void transmit(const uint8_t *frame, int length)
 {
     static uint32_t count;

@@ -1,0 +1,72 @@
+"""The client of echo_client.py, run in a process of its own in a namespace."""
+
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+
+from namespace import Namespace
+
+_CLIENT = Path(__file__).with_name("echo_client.py")
+# How long answers are waited for after the last thing that was done; seconds.
+_AFTERWARDS = 0.3
+
+
+@dataclass
+class Echoes:
+    """A client at work; once it has ended, `times` are when answers came (monotonic, seconds)."""
+
+    process: "subprocess.Popen[str]"
+    times: list[float] = field(default_factory=list)
+
+    def line(self) -> str:
+        """Return the next line that the client prints; raise where it printed none."""
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        if not line:
+            raise RuntimeError("the client ended")
+        return line
+
+    def end(self) -> None:
+        """Take what the client has noted."""
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+        while not (line := self.line())[0].isdigit():
+            pass
+        self.times = [float(word) for word in line.split()]
+
+
+@contextmanager
+def echoes(namespace: Namespace, address: str) -> Iterator[Echoes]:
+    """Have a guest pinged every millisecond, until a while after this ends."""
+    with (
+        namespace.entered(),
+        subprocess.Popen(
+            [sys.executable, "-IS", _CLIENT, address],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        ) as process,
+    ):
+        try:
+            client = Echoes(process)
+            client.line()
+            yield client
+            time.sleep(_AFTERWARDS)
+            client.end()
+        finally:
+            process.kill()
+
+
+def first_after(times: Sequence[float], moment: float) -> float:
+    """Return how many milliseconds after a moment the first answer came."""
+    return (next(time for time in times if time >= moment) - moment) * 1000
+
+
+def longest_gap(times: Sequence[float]) -> float:
+    """Return the most milliseconds that there were between two answers."""
+    return max(after - before for before, after in pairwise(times)) * 1000

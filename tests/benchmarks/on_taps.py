@@ -1,0 +1,97 @@
+"""Guests on taps: from boot to the first answer, and the longest silence of a replacement.
+
+A client pings the guest every millisecond (echo_client.py). A guest of ours and a bare one are
+booted in turn, never both at once: the same program, image and arguments (ours are read from its
+orders), the same bridge, the same address and MAC. The tap of either was made just before.
+
+*Boot* is cold, nothing ran before: ours from the moment that its monitor lets the armed tender go
+(`started` in monitor.json), the bare one from right before its posix_spawn, each to the first
+answer. *Replaced* is a guest that answers: ours by `mirage-hooks reboot`, the bare one by SIGTERM,
+waitpid and posix_spawn, one right after the other, on the same tap; it is the longest time between
+two answers.
+
+Stand-ins wait START_MS (stage.py) before they do anything, which is what MirageOS's own start takes
+on unix as on spt; a virtual machine's start is its own.
+"""
+
+import time
+from dataclasses import dataclass, field
+
+from bare import BareGuest
+from echoes import echoes, first_after, longest_gap
+from ground import ADDRESS, Ground, Subject, ground, subjects
+from stage import Stage
+from table import Budget, Figure
+
+from support import wait_for
+
+_ROUNDS = 11
+_MOST_TO_BOOT = 1.15
+_MOST_SILENT = 1.5
+# QEMU without KVM takes a second on a busy machine.
+_SECONDS = 20
+
+
+@dataclass(frozen=True)
+class _Samples:
+    """Milliseconds."""
+
+    boots: list[float] = field(default_factory=list)
+    gaps: list[float] = field(default_factory=list)
+
+
+def measure(stage: Stage) -> list[Figure]:
+    """Return both for each target that this machine can run."""
+    return [figure for subject in subjects(stage) for figure in _of(stage, subject)]
+
+
+def _of(stage: Stage, subject: Subject) -> list[Figure]:
+    ours, bare = _Samples(), _Samples()
+    with ground(stage, subject) as (made, guest):
+        executable, argv = made.bare_command()
+        words = subject.words
+        if "-accel" in argv:
+            words += f" under QEMU's {argv[argv.index('-accel') + 1]}"
+        for _ in range(_ROUNDS):
+            _measure_bare(made, guest, (executable, argv), bare)
+            _measure_ours(made, ours)
+    boot, silence = Budget("ratio", _MOST_TO_BOOT), Budget("ratio", _MOST_SILENT)
+    return [
+        Figure(f"boot to first answer: {words}", "ms", ours.boots, bare.boots, "ratio", boot),
+        Figure(f"replaced, longest gap: {words}", "ms", ours.gaps, bare.gaps, "ratio", silence),
+    ]
+
+
+def _measure_bare(
+    made: Ground, guest: BareGuest, command: tuple[str, list[str]], samples: _Samples
+) -> None:
+    made.introduce()
+    with made.bare_tap():
+        with echoes(made.namespace, ADDRESS) as client:
+            began = time.monotonic()
+            guest.start(*command)
+            client.line()
+        samples.boots.append(first_after(client.times, began))
+        with echoes(made.namespace, ADDRESS) as client:
+            client.line()
+            guest.stop()
+            guest.start(*command)
+            wait_for(lambda: made.namespace.pings(ADDRESS, 0.1), _SECONDS)
+        samples.gaps.append(longest_gap(client.times))
+        guest.stop()
+
+
+def _measure_ours(made: Ground, samples: _Samples) -> None:
+    offset = time.time() - time.monotonic()
+    made.introduce()
+    with echoes(made.namespace, ADDRESS) as client:
+        made.mirage_hooks("start", "www")
+        client.line()
+    started = made.monitor().started
+    assert started is not None
+    samples.boots.append(first_after(client.times, started - offset))
+    with echoes(made.namespace, ADDRESS) as client:
+        client.line()
+        made.mirage_hooks("reboot", "www")
+    samples.gaps.append(longest_gap(client.times))
+    made.mirage_hooks("stop", "www")
