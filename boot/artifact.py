@@ -163,7 +163,8 @@ def _link(nic: Nic) -> str:
 
 
 def _volumes(boot: Boot) -> str:
-    return ", ".join(one.path for one in boot.volumes.values()) or "none"
+    listed = (f"{one.path}{' read only' * one.readonly}" for one in boot.volumes.values())
+    return ", ".join(listed) or "none"
 
 
 def _arguments(boot: Boot) -> str:

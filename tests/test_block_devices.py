@@ -123,7 +123,8 @@ def test_two_guests_share_a_disk_only_where_neither_writes(net: NetSite, disk: P
     add_other(net)
     net.publish()
     net.pull()
-    refused(net, 6, "the copy would be torn", "mirage-hooks stop")
+    changed = f"replace: volumes {disk} -> {disk} read only"
+    refused(net, 6, changed, "the copy would be torn", "mirage-hooks stop")
     net.command("stop", "www")
     net.command("start", "www")
     assert (net.page(), net.page("10.0.0.3")) == ("with disk", "with disk")
