@@ -45,6 +45,7 @@ class Orders:
     `redact` is what its console log is not to show, the longest first. `files` are paths among the
     arguments that the tender is to be given by descriptor: `user` may not reach them, and QEMU
     hands a kernel its own path, which is no single word where there is a space in it.
+    `taps` are the links that the guest is behind.
     """
 
     guest: str
@@ -55,6 +56,7 @@ class Orders:
     redact: list[str]
     environment: dict[str, str]
     files: list[str]
+    taps: list[str]
     user: str | None
     socket: str
     restart: RestartPolicy
