@@ -54,7 +54,8 @@ class Orders:
     `redact` is what its console log is not to show, the longest first. `files` are open in the
     tender, whose arguments name each as `descriptor` does, by its place in the list: `user` may not
     reach them, and no path survives every option. QEMU even hands a kernel its own path, which is
-    no single word where there is a space in it.
+    no single word where there is a space in it. `taps` are the links that the
+    guest is behind.
     """
 
     guest: str
@@ -65,6 +66,7 @@ class Orders:
     redact: list[str]
     environment: dict[str, str]
     files: list[str]
+    taps: list[str]
     user: str | None
     socket: str
     restart: RestartPolicy

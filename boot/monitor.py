@@ -23,7 +23,7 @@ from collections import deque
 
 from daemon import DaemonContext
 
-from mirage_hooks.boot import control, journal
+from mirage_hooks.boot import control, journal, learned
 from mirage_hooks.boot.console import ConsoleLog
 from mirage_hooks.boot.control import MonitorState, Orders
 from mirage_hooks.boot.process import identify
@@ -211,6 +211,9 @@ class Monitor:
             if not self._tender.end(control.GRACE):
                 self._console.note(f"no end within {control.GRACE:g} s of SIGTERM: killed")
             self._reap()
+            for tap in self._orders.taps:
+                # The next one is behind another tap, and may take long to say so.
+                learned.forget(tap)
         self.state.phase = "stopped"
 
     def _disarm(self) -> None:

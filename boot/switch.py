@@ -215,6 +215,7 @@ class Switch:
             redact=redact,
             environment={"PATH": PATH, "LANG": "C.UTF-8"},
             files=files,
+            taps=list(wires.taps.values()),
             user=boot.user if os.geteuid() == 0 else None,
             socket=runtime.socket_path(self._common_dir, generation.guest, generation.number),
             restart=generation.restart.policy(),

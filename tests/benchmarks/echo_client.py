@@ -3,7 +3,8 @@
     python -IS echo_client.py ADDRESS
 
 It prints `ready` once it has begun, and `answered` at the first answer. Once its input has ended,
-it prints when each answer came (monotonic, seconds), all in a line, and ends.
+it prints how often it asked, and when each answer came (monotonic, seconds), all in a line, and
+ends.
 
 An echo request is what every MirageOS stack answers: real images can be measured by it, too. What
 cannot be sent, since nobody has the address or the bridge has no carrier, is lost.
@@ -66,7 +67,7 @@ def main() -> None:
                     guest.send(request(asked & 0xFFFF))
                 # One that was held up asks no faster after that.
                 due = max(due + PERIOD, time.monotonic())
-    print(*times)
+    print(asked, *times)
 
 
 if __name__ == "__main__":

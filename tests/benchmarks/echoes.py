@@ -6,7 +6,6 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from itertools import pairwise
 from pathlib import Path
 
 from namespace import Namespace
@@ -18,10 +17,14 @@ _AFTERWARDS = 0.3
 
 @dataclass
 class Echoes:
-    """A client at work; once it has ended, `times` are when answers came (monotonic, seconds)."""
+    """A client at work; once it has ended, `times` are when answers came (monotonic, seconds).
+
+    `lost` is how many requests had no answer.
+    """
 
     process: "subprocess.Popen[str]"
     times: list[float] = field(default_factory=list)
+    lost: int = 0
 
     def line(self) -> str:
         """Return the next line that the client prints; raise where it printed none."""
@@ -37,7 +40,9 @@ class Echoes:
         self.process.stdin.close()
         while not (line := self.line())[0].isdigit():
             pass
-        self.times = [float(word) for word in line.split()]
+        asked, *times = line.split()
+        self.times = [float(time) for time in times]
+        self.lost = int(asked) - len(times)
 
 
 @contextmanager
@@ -64,9 +69,9 @@ def echoes(namespace: Namespace, address: str) -> Iterator[Echoes]:
 
 def first_after(times: Sequence[float], moment: float) -> float:
     """Return how many milliseconds after a moment the first answer came."""
-    return (next(time for time in times if time >= moment) - moment) * 1000
+    return (next(time for time in times if time > moment) - moment) * 1000
 
 
-def longest_gap(times: Sequence[float]) -> float:
-    """Return the most milliseconds that there were between two answers."""
-    return max(after - before for before, after in pairwise(times)) * 1000
+def gap_around(times: Sequence[float], moment: float) -> float:
+    """Return how many milliseconds there were between the answers before and after a moment."""
+    return first_after(times, max(time for time in times if time < moment))

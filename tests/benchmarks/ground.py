@@ -136,7 +136,7 @@ def ground(stage: Stage, subject: Subject) -> Iterator[tuple[Ground, BareGuest]]
     """Set up a ground, and a bare guest that is stopped at the end; both are to be started."""
     namespace = Namespace()
     made = Ground(
-        folder=stage.folder / f"tap-{subject.target}",
+        folder=stage.folder / subject.words.replace(" ", "-"),
         environment=stage.environment,
         namespace=namespace,
         subject=subject,

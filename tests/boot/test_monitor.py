@@ -160,6 +160,7 @@ def start(compiled: Callable[[str], Path], tmp_path: Path) -> Iterator[Start]:
             redact=list(redact),
             environment=ENVIRONMENT,
             files=list(map(str, files)),
+            taps=[],
             user=user,
             socket=f"{os.environ['XDG_RUNTIME_DIR']}/{number}",
             restart=restart,

@@ -151,7 +151,7 @@ def test_a_start_takes_check_and_restart_policy_of_the_desired_state() -> None:
             boot(service=NetworkConfig(address="10.0.0.2/24")),
             "network none -> service 10.0.0.2/24",
         ),
-        (Boot(target="hvt", image=OLD), "target unix -> hvt; network unchanged"),
+        (Boot(target="hvt", image=OLD), "target unix -> hvt"),
         (
             Boot(target="unix", image=OLD, user="mirage"),
             "user None -> mirage; network unchanged",

@@ -23,6 +23,7 @@ def test_a_tender_that_was_let_go_has_executed_its_guest(
         redact=[],
         environment={},
         files=[],
+        taps=[],
         user=USER,
         socket=str(tmp_path / "socket"),
         restart=RestartPolicy(),
