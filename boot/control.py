@@ -54,8 +54,7 @@ class Orders:
     `redact` is what its console log is not to show, the longest first. `files` are open in the
     tender, whose arguments name each as `descriptor` does, by its place in the list: `user` may not
     reach them, and no path survives every option. QEMU even hands a kernel its own path, which is
-    no single word where there is a space in it. `taps` are the links that the
-    guest is behind.
+    no single word where there is a space in it. `taps` are the links that the guest is behind.
     """
 
     guest: str

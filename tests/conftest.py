@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import stat
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
@@ -121,6 +122,16 @@ def folder(tmp_path: Path) -> Path:
     folder = tmp_path / "repository"
     run("git", "init", "-q", str(folder), cwd=tmp_path)
     return folder
+
+
+@pytest.fixture
+def tun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """What udev makes of /dev/net/tun on hosts (50-udev-default.rules): a container may not."""
+    path = tmp_path / "tun"
+    os.mknod(path, stat.S_IFCHR, os.makedev(10, 200))
+    path.chmod(0o666)
+    monkeypatch.setattr(wiring, "_TUN", str(path))
+    return path
 
 
 @pytest.fixture

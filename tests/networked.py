@@ -66,15 +66,9 @@ class NetSite(Site):
             f"[guest.{guest}.check]\n{check}\n{self.tables}\n"
         )
 
-    def publish(self, page: str | None = None, image: bytes | None = None) -> str:
-        """Commit the manifest, and an image where one is given; return the commit."""
-        self.count += 1
-        (self.upstream / "mirage-hooks.toml").write_text(self.manifest())
-        if page is not None:
-            image = self.compiled(page).read_bytes()
-        if image is not None:
-            (self.upstream / f"www.{self.target}").write_bytes(image)
-        return self.commit(f"publish {self.count}")
+    def put(self, image: bytes) -> None:
+        """Put an image into the upstream's work tree, without a pointer."""
+        (self.upstream / f"www.{self.target}").write_bytes(image)
 
     def install(self, *options: str) -> CompletedProcess[str]:
         """Install mirage-hooks into the clone, for a host with the network and the tenders."""

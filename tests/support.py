@@ -171,11 +171,15 @@ class Site:
         if page is not None:
             image = self.compiled(page).read_bytes()
         if image is not None:
-            folder = self.upstream / "unix" / f"{self.count:040x}"
-            folder.mkdir(parents=True)
-            (folder / "www.unix").write_bytes(image)
-            (self.upstream / "unix" / "latest").write_text(f"{folder.name}\n")
+            self.put(image)
         return self.commit(f"publish {self.count}")
+
+    def put(self, image: bytes) -> None:
+        """Put an image into the upstream's work tree, as CI does."""
+        folder = self.upstream / "unix" / f"{self.count:040x}"
+        folder.mkdir(parents=True)
+        (folder / "www.unix").write_bytes(image)
+        (self.upstream / "unix" / "latest").write_text(f"{folder.name}\n")
 
     def commit(self, message: str) -> str:
         """Commit whatever the upstream's work tree holds; return the commit."""

@@ -46,7 +46,7 @@ _TARGETS: dict[str, Target] = {
     "unix": unix.Unix(),
     "hvt": solo5.Solo5("hvt"),
     "spt": solo5.Solo5("spt"),
-    "virtio": virtio.Virtio(),
+    "virtio": virtio.Virtio("virtio"),
 }
 
 

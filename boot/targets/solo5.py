@@ -3,51 +3,26 @@
 Their command line is that of Solo5's tenders/common/{block,net}_attach.c and {hvt,spt}_main.c.
 """
 
-from dataclasses import dataclass
-from typing import Literal
-
 from mirage_hooks.boot import access
-from mirage_hooks.boot.device import HOST_NETWORK
-from mirage_hooks.boot.errors import ConfigError, HostError
-from mirage_hooks.boot.guest import Boot, Guest
+from mirage_hooks.boot.errors import HostError
+from mirage_hooks.boot.guest import Boot
 from mirage_hooks.boot.host import Tenders
 from mirage_hooks.boot.image import Image
 from mirage_hooks.boot.targets import kvm, mirage, tenders
 from mirage_hooks.boot.targets.tenders import Program
-from mirage_hooks.boot.targets.tending import Start, Tending, refuse_devices, refuse_memory
+from mirage_hooks.boot.targets.tending import Start, Tending
+from mirage_hooks.boot.targets.unikernel import Unikernel
 
 
-@dataclass(frozen=True)
-class Solo5:
+class Solo5(Unikernel):
     """A MirageOS image for one of Solo5's tenders."""
 
-    target: Literal["hvt", "spt"]
-    writes_all: bool = True
+    writes_all = True
 
     @property
     def program(self) -> Program:
         """Its tender."""
         return Program(f"solo5-{self.target}")
-
-    def check(self, guest: Guest) -> None:
-        """Raise ConfigError where the target cannot be what the guest asks for."""
-        mirage.check(guest)
-        for device, config in guest.network.items():
-            if config.network == HOST_NETWORK:
-                raise ConfigError(
-                    f"network {device}: {self.target} has no sockets of the host's",
-                    "name a network that [networks] of host.toml binds to a bridge",
-                )
-        mirage.refuse_long(self.arguments(guest))
-
-    def arguments(self, guest: Guest) -> tuple[str, ...]:
-        """Return the guest's arguments: those of its networks, then its own."""
-        return mirage.arguments(guest)
-
-    def fit(self, asked: Guest | Boot, image: Image) -> None:
-        """Raise ImageError where the image is not what is asked for."""
-        refuse_devices(asked, image)
-        refuse_memory(asked, image)
 
     def tending(self, given: Tenders, user: str | None, image: Image) -> Tending:
         """Return its tender. Raises HostError where there is none that could run the image."""

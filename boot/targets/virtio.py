@@ -4,45 +4,26 @@ import platform
 from itertools import chain, islice
 
 from mirage_hooks.boot import access
-from mirage_hooks.boot.device import HOST_NETWORK, Forward
-from mirage_hooks.boot.errors import ConfigError, HostError
-from mirage_hooks.boot.guest import Boot, Guest
+from mirage_hooks.boot.device import Forward
+from mirage_hooks.boot.errors import HostError
+from mirage_hooks.boot.guest import Boot
 from mirage_hooks.boot.host import Tenders
 from mirage_hooks.boot.image import Image
 from mirage_hooks.boot.targets import kvm, mirage, tenders
 from mirage_hooks.boot.targets.tenders import Program
-from mirage_hooks.boot.targets.tending import Start, Tending, refuse_devices, refuse_memory
+from mirage_hooks.boot.targets.tending import Start, Tending
+from mirage_hooks.boot.targets.unikernel import Unikernel
 
 _PROGRAM = Program(f"qemu-system-{platform.machine()}", "qemu-system-x86")
 # Solo5's own tests start it so: no firmware tables, one serial line, and a port to exit by.
 _MACHINE = ("-nodefaults", "-no-acpi", "-display", "none", "-serial", "stdio")
 
 
-class Virtio:
+class Virtio(Unikernel):
     """A MirageOS image in QEMU."""
 
     program = _PROGRAM
     writes_all = False
-
-    def check(self, guest: Guest) -> None:
-        """Raise ConfigError where the target cannot be what the guest asks for."""
-        mirage.check(guest)
-        for device, config in guest.network.items():
-            if config.network == HOST_NETWORK:
-                raise ConfigError(
-                    f"network {device}: virtio has no sockets of the host's",
-                    "name a network that [networks] of host.toml has: a bridge, or user = true",
-                )
-        mirage.refuse_long(self.arguments(guest))
-
-    def arguments(self, guest: Guest) -> tuple[str, ...]:
-        """Return the guest's arguments: those of its networks, then its own."""
-        return mirage.arguments(guest)
-
-    def fit(self, asked: Guest | Boot, image: Image) -> None:
-        """Raise ImageError where the image is not what is asked for."""
-        refuse_devices(asked, image)
-        refuse_memory(asked, image)
 
     def tending(self, given: Tenders, user: str | None, image: Image) -> Tending:
         """Return QEMU, with KVM where that works. Raises HostError where there is none."""

@@ -88,7 +88,7 @@ def test_a_guest_cannot_have_the_hosts_sockets() -> None:
     with pytest.raises(ConfigError) as error:
         HVT.check(guest)
     assert error.value.message == "network service: hvt has no sockets of the host's"
-    assert error.value.hint.startswith("name a network that [networks] of host.toml binds")
+    assert error.value.hint == "name a network that [networks] of host.toml has"
 
 
 def test_arguments_that_do_not_fit_are_found_in_the_manifest() -> None:

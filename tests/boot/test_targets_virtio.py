@@ -54,7 +54,7 @@ def command(one: Boot, devices: Sequence[str] = ("service", "storage")) -> list[
         taps=taps,
         volumes={"storage": "/proc/self/fd/101"},
     )
-    return Virtio().command(one, start)[1]
+    return Virtio("virtio").command(one, start)[1]
 
 
 def after(option: str, argv: list[str]) -> list[str]:
@@ -90,7 +90,7 @@ def test_a_volume_that_is_only_read_is_given_as_such() -> None:
 
 
 def test_qemu_needs_no_copy_of_what_is_only_read() -> None:
-    assert not Virtio().writes_all
+    assert not Virtio("virtio").writes_all
 
 
 @given(st.text(st.characters(exclude_categories=["C"]), min_size=1))
@@ -156,12 +156,12 @@ def test_the_real_qemu_takes_any_address_and_gateway(address: str, gateway: str 
 def test_a_guest_cannot_have_the_hosts_sockets() -> None:
     guest = Guest(name="www", target="virtio", image="i", network={"s": NetworkConfig()})
     with pytest.raises(ConfigError, match="network s: virtio has no sockets of the host's"):
-        Virtio().check(guest)
+        Virtio("virtio").check(guest)
 
 
 def test_an_image_with_other_devices_is_refused() -> None:
     with pytest.raises(ImageError, match="devices do not match: the image has no storage"):
-        Virtio().fit(boot(), Image("virtio", abi=2, devices={"service": "NET_BASIC"}))
+        Virtio("virtio").fit(boot(), Image("virtio", abi=2, devices={"service": "NET_BASIC"}))
 
 
 # Solo5 would cut them off without a word.
@@ -183,13 +183,13 @@ def qemu(tmp_path: Path) -> str:
 
 
 def test_without_kvm_guests_run_in_software_and_it_is_said_who_says_so(qemu: str) -> None:
-    tending = Virtio().tending(Tenders(virtio=qemu, kvm=False), None, Image("virtio"))
+    tending = Virtio("virtio").tending(Tenders(virtio=qemu, kvm=False), None, Image("virtio"))
     assert tending.options == ("-accel", "tcg")
     assert tending.notice == "QEMU without KVM: host.toml says so"
 
 
 def test_where_kvm_does_not_work_guests_run_in_software_and_it_is_said_why(qemu: str) -> None:
-    tending = Virtio().tending(Tenders(virtio=qemu), None, Image("virtio"))
+    tending = Virtio("virtio").tending(Tenders(virtio=qemu), None, Image("virtio"))
     assert tending.options == ("-accel", "tcg")
     assert tending.notice.startswith("QEMU without KVM: ")
 
@@ -197,16 +197,16 @@ def test_where_kvm_does_not_work_guests_run_in_software_and_it_is_said_why(qemu:
 def test_a_qemu_that_does_not_start_at_all_runs_no_guest(qemu: str) -> None:
     Path(qemu).write_text("#!/bin/sh\necho 'libslirp.so.0: cannot open'\nexit 127\n")
     with pytest.raises(HostError, match=r"--version ended with 127: libslirp\.so\.0: cannot open"):
-        Virtio().tending(Tenders(virtio=qemu), None, Image("virtio"))
+        Virtio("virtio").tending(Tenders(virtio=qemu), None, Image("virtio"))
 
 
 def test_an_image_larger_than_the_memory_is_refused() -> None:
     devices = {"service": "NET_BASIC", "storage": "BLOCK_BASIC"}
     with pytest.raises(ImageError, match=r"memory 64 MiB is too little: .* end at 65\.0 MiB"):
-        Virtio().fit(boot(), Image("virtio", abi=1, devices=devices, end=65 << 20))
-    Virtio().fit(boot(), Image("virtio", abi=1, devices=devices, end=64 << 20))
+        Virtio("virtio").fit(boot(), Image("virtio", abi=1, devices=devices, end=65 << 20))
+    Virtio("virtio").fit(boot(), Image("virtio", abi=1, devices=devices, end=64 << 20))
 
 
 def test_without_qemu_no_guest_runs(tmp_path: Path) -> None:
     with pytest.raises(HostError, match="is no program that can be executed"):
-        Virtio().tending(Tenders(virtio=f"{tmp_path}/none"), None, Image("virtio"))
+        Virtio("virtio").tending(Tenders(virtio=f"{tmp_path}/none"), None, Image("virtio"))

@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import stat
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -30,16 +29,6 @@ def state(tmp_path: Path) -> State:
     made = State(tmp_path)
     made.folder.mkdir(mode=0o700)
     return made
-
-
-@pytest.fixture
-def tun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """What udev makes of /dev/net/tun on hosts (50-udev-default.rules): a container may not."""
-    path = tmp_path / "tun"
-    os.mknod(path, stat.S_IFCHR, os.makedev(10, 200))
-    path.chmod(0o666)
-    monkeypatch.setattr(wiring, "_TUN", str(path))
-    return path
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 import json
 import os
-import stat
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -10,7 +9,7 @@ from pathlib import Path
 import pytest
 import tomlkit
 
-from mirage_hooks.boot import host, links, wiring
+from mirage_hooks.boot import host, links
 from mirage_hooks.boot.device import BlockConfig
 from mirage_hooks.boot.guest import Guest, Target
 from mirage_hooks.boot.record import State
@@ -34,16 +33,6 @@ def state(tmp_path: Path) -> State:
     made = State(tmp_path / "repository")
     made.folder.mkdir(mode=0o700, parents=True)
     return made
-
-
-@pytest.fixture
-def tun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """What udev makes of /dev/net/tun on hosts (50-udev-default.rules): a container may not."""
-    path = tmp_path / "tun"
-    os.mknod(path, stat.S_IFCHR, os.makedev(10, 200))
-    path.chmod(0o666)
-    monkeypatch.setattr(wiring, "_TUN", str(path))
-    return path
 
 
 @pytest.fixture

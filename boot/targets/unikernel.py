@@ -1,0 +1,38 @@
+"""What images for hvt, spt and virtio have in common: all three are Solo5's."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from mirage_hooks.boot.device import HOST_NETWORK
+from mirage_hooks.boot.errors import ConfigError
+from mirage_hooks.boot.guest import Boot, Guest
+from mirage_hooks.boot.image import Image
+from mirage_hooks.boot.targets import mirage
+from mirage_hooks.boot.targets.tending import refuse_devices, refuse_memory
+
+
+@dataclass(frozen=True)
+class Unikernel:
+    """A MirageOS image with devices of its own, which it names in a manifest."""
+
+    target: Literal["hvt", "spt", "virtio"]
+
+    def check(self, guest: Guest) -> None:
+        """Raise ConfigError where the target cannot be what the guest asks for."""
+        mirage.check(guest)
+        for device, config in guest.network.items():
+            if config.network == HOST_NETWORK:
+                raise ConfigError(
+                    f"network {device}: {self.target} has no sockets of the host's",
+                    "name a network that [networks] of host.toml has",
+                )
+        mirage.refuse_long(self.arguments(guest))
+
+    def arguments(self, guest: Guest) -> tuple[str, ...]:
+        """Return the guest's arguments: those of its networks, then its own."""
+        return mirage.arguments(guest)
+
+    def fit(self, asked: Guest | Boot, image: Image) -> None:
+        """Raise ImageError where the image is not what is asked for."""
+        refuse_devices(asked, image)
+        refuse_memory(asked, image)
