@@ -13,6 +13,7 @@ from hypothesis import settings
 
 import real_tenders
 from guests_built import Built, BuiltTarget, Start
+from mirage_hooks.boot import wiring
 from namespace import Namespace, network_namespace
 from networked import NetSite, networked
 from support import GUESTS, Site, leave, make_site, run
