@@ -61,15 +61,21 @@ class Watch:
             addresses = tuple(f"{one.address} at {one.mac}" for one in seen)
             yield Observation(device, text, addresses, warning)
 
-    def reachable(self, console: str) -> list[Reachable]:
-        """Return where the guest is to be found: as configured, or else as it was seen."""
+    def reachable(self, console: str) -> list[Reachable] | None:
+        """Return where the guest is to be found: as configured, or else as it was seen.
+
+        None where that cannot be known any more: its lease came before a late watch, or the right
+        to watch has gone since.
+        """
+        if self._late and self.blind:
+            return None
         found = []
         for device, tap in self._taps.items():
             seen = (str(one.ip) for one in self._sightings(device, console))
             told = [str(one.ip) for one in self._boot.network[device].interfaces]
             mac = self._boot.nics[device].mac
             found += [Reachable(tap, mac, address) for address in dict.fromkeys(told or seen)]
-        return found
+        return None if self._late and not found else found
 
     def close(self) -> None:
         """End the watch."""
