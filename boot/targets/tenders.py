@@ -7,6 +7,7 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
+from mirage_hooks.boot import ownership
 from mirage_hooks.boot.errors import HostError
 from mirage_hooks.boot.host import NAME, Tenders
 
@@ -24,7 +25,10 @@ class Program:
 
 
 def find(target: str, program: Program, tenders: Tenders) -> str:
-    """Return the path of a target's tender. Raises HostError where it cannot be executed."""
+    """Return the path of a target's tender.
+
+    Raises HostError where it cannot be executed, or somebody else could change what is.
+    """
     named: str | None = getattr(tenders, target)
     path = named or shutil.which(program.name, path=PATH)
     if path is None:
@@ -35,6 +39,7 @@ def find(target: str, program: Program, tenders: Tenders) -> str:
         )
     if not os.access(path, os.X_OK) or Path(path).is_dir():
         raise HostError(f"{path} is no program that can be executed", f"{NAME} names it")
+    ownership.refuse_foreign([Path(path)])
     return path
 
 

@@ -54,6 +54,12 @@ def test_a_tender_that_is_missing_is_told_with_how_to_have_it(program: Program, 
     assert error.value.hint.startswith(hint)
 
 
+def test_a_tender_that_others_may_write_is_not_run(tender: Path) -> None:
+    tender.chmod(0o757)
+    with pytest.raises(HostError, match="may be written by everybody"):
+        tenders.find("spt", SPT, Tenders(spt=str(tender)))
+
+
 @pytest.mark.parametrize("kind", ["missing", "not executable", "a folder"])
 def test_what_cannot_be_executed_is_no_tender(tender: Path, kind: str) -> None:
     path = tender.parent if kind == "a folder" else tender
