@@ -39,7 +39,7 @@ HOST = """
 set -e
 mount -t tmpfs tmpfs /run && mkdir /run/netns
 mount -t tmpfs tmpfs /var/lib/misc
-mount -t tmpfs tmpfs /srv
+mount -t tmpfs -o mode=755 tmpfs /srv
 mount -t tmpfs tmpfs /usr/local/sbin && cp {tender} /usr/local/sbin
 mount -t tmpfs -o mode=755 tmpfs /opt && mkdir /opt/etc /opt/work
 mount -t overlay -o lowerdir=/etc,upperdir=/opt/etc,workdir=/opt/work overlay /etc
