@@ -1,4 +1,4 @@
-"""A guest's devices bound to this host: logical names to links and files. Pure."""
+"""A guest's devices bound to this host: logical names to links and files."""
 
 import os
 from collections import defaultdict

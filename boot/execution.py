@@ -134,20 +134,12 @@ class Execution:
             self._refuse_unmade(launch.boot)
             _refuse_taken_port(action.guest, launch, taken)
             self.fetch(action.guest, launch)
-            switch.arm(action.guest, launch, self._origin, self._held())
+            switch.arm(action.guest, launch, self._origin, Held.by(self._known))
         except (Error, OSError) as error:
             self._unarmed.add(action.guest)
             self._fault(action.guest, error)
             return None
         return switch
-
-    def _held(self) -> Held:
-        boots = [one.live.boot for one in self._known.values() if one.live is not None]
-        nics = [nic for boot in boots for nic in boot.nics.values()]
-        return Held(
-            taps=frozenset(str(nic.link) for nic in nics if nic.kind == "tap"),
-            written=frozenset().union(*map(binding.written, boots)),
-        )
 
     def fetch(self, guest: str, launch: Launch) -> None:
         """Have the image of a state in the store: if need be, from its blob in the history.
@@ -182,9 +174,10 @@ class Execution:
         free = []
         for switch in armed:
             staying = [pair for name, pair in live.items() if name not in moving]
-            if holder := next((pair for pair in staying if _contested(pair, switch)), None):
-                what = _contested(holder, switch)
-                text = f"{switch.generation.guest}: {what} is still that of {holder[0].guest}"
+            blocked = ((_contested(pair, switch), pair[0].guest) for pair in staying)
+            if wanted := next((one for one in blocked if one[0]), None):
+                what, holder = wanted
+                text = f"{switch.generation.guest}: {what} is still that of {holder}"
                 switch.abandon(text)
                 self._unarmed.add(switch.generation.guest)
                 self._fault(switch.generation.guest, HostError(text))

@@ -80,18 +80,22 @@ def read_guests(revision: Revision, bound: Host) -> dict[str, Guest]:
 
     Raises ConfigError, RepositoryError.
     """
-    return _read_guests(revision, bound)[0]
+    bindings, _ = _read_bound(revision, bound, installation="")
+    return {name: guest for name, (guest, _) in bindings.items()}
 
 
-def _read_guests(revision: Revision, bound: Host) -> tuple[dict[str, Guest], frozenset[str]]:
-    """Return the guests that are to run on the host, and the names of the others.
+def _read_bound(
+    revision: Revision, bound: Host, installation: str
+) -> tuple[dict[str, tuple[Guest, Boot]], frozenset[str]]:
+    """Return the guests that are to run on the host, bound to it, and the names of the others.
 
-    Of the others nothing but the name is looked at: they may be more than this host can do.
+    What boots them is without image and secrets yet. Of the others nothing but the name is looked
+    at: they may be more than this host can do.
     """
     source = f"{NAME} at {revision.id[:7]}"
     described = _tables(revision, source)
     unselected = set()
-    guests = {}
+    found = {}
     for name in {**(described or {}), **bound.guest}:
         theirs, ours = (described or {}).get(name), bound.guest.get(name, {})
         if theirs is None and described is not None and not set(ours) >= _WHOLE:
@@ -104,9 +108,9 @@ def _read_guests(revision: Revision, bound: Host) -> tuple[dict[str, Guest], fro
             if ours:
                 _convert(name, theirs, source, bound)
         table = {**(theirs or {}), **ours}
-        guests[name] = _bind(name, table, host.NAME if ours else source, bound)
-    binding.refuse_shared({name: _boot(guest, bound, "") for name, guest in guests.items()})
-    return guests, frozenset(unselected)
+        found[name] = _bind(name, table, host.NAME if ours else source, bound, installation)
+    binding.refuse_shared({name: boot for name, (_, boot) in found.items()})
+    return found, frozenset(unselected)
 
 
 def describe(revision: Revision, others: Mapping[str, dict[str, object]]) -> list[Guest] | None:
@@ -166,15 +170,15 @@ def read(
     guests: dict[str, Desired] = {}
     unready: dict[str, Error] = {}
     watched = [NAME]
-    described, unselected = _read_guests(revision, bound)
-    for name, guest in described.items():
+    described, unselected = _read_bound(revision, bound, installation)
+    for name, (guest, boot) in described.items():
         try:
             found = artifact.locate(revision, guest.image)
             watched.extend(found.watched)
             hidden = secrets.load(bound.secrets[name].args_file) if name in bound.secrets else ()
             digest = vault.add(hidden) if hidden else None
-            boot = msgspec.structs.replace(_boot(guest, bound, installation), secrets=digest)
-            guests[name] = _prepare(guest, found, revision.id, store, boot)
+            whole = msgspec.structs.replace(boot, secrets=digest)
+            guests[name] = _prepare(guest, found, revision.id, store, whole)
         except Missing as missing:
             watched.extend(missing.watched)
             unready[name] = missing
@@ -217,18 +221,19 @@ def _network(table: object, source: str, where: str) -> NetworkConfig:
     return tables.convert(normal, NetworkConfig, source, where)
 
 
-def _bind(name: str, table: dict[str, object], source: str, bound: Host) -> Guest:
-    """Return a table as a guest that this host can and may run. Raises ConfigError."""
+def _bind(
+    name: str, table: dict[str, object], source: str, bound: Host, installation: str
+) -> tuple[Guest, Boot]:
+    """Return a table as a guest that this host can and may run, and how. Raises ConfigError."""
     guest = _convert(name, table, source, bound)
     where = f"guest {name}"
     try:
         artifact.check_template(guest.image)
         admit(guest, bound)
         targets.of(guest).check(guest)
-        _boot(guest, bound, "")
+        return guest, _boot(guest, bound, installation)
     except ConfigError as error:
         raise ConfigError(f"{source}: {where}: {error.message}", error.hint) from None
-    return guest
 
 
 def admit(asked: Guest | Boot, bound: Host) -> None:
@@ -268,11 +273,11 @@ def check_user(user: str | None) -> None:
         raise ConfigError(f"user {user!r} can be given only where root runs the guests")
 
 
-def _boot(guest: Guest, bound: Host, installation: str, image: str = "") -> Boot:
-    """Return what boots a guest, but for its secrets. Raises ConfigError."""
+def _boot(guest: Guest, bound: Host, installation: str) -> Boot:
+    """Return what boots a guest, but for its image and its secrets. Raises ConfigError."""
     return Boot(
         target=guest.target,
-        image=image,
+        image="",
         arguments=targets.of(guest).arguments(guest),
         memory=guest.memory,
         network=guest.network,

@@ -4,7 +4,7 @@ from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from mirage_hooks.boot import access, links, taps, users, volumes
+from mirage_hooks.boot import access, binding, links, taps, users, volumes
 from mirage_hooks.boot.device import Nic
 from mirage_hooks.boot.host import Host
 from mirage_hooks.boot.plan import Known
@@ -29,6 +29,16 @@ class Held:
 
     taps: frozenset[str] = frozenset()
     written: frozenset[str] = frozenset()
+
+    @classmethod
+    def by(cls, known: Mapping[str, Known]) -> "Held":
+        """Return what those guests have that live."""
+        boots = [one.live.boot for one in known.values() if one.live is not None]
+        nics = [nic for boot in boots for nic in boot.nics.values()]
+        return cls(
+            taps=frozenset(str(nic.link) for nic in nics if nic.kind == "tap"),
+            written=frozenset().union(*map(binding.written, boots)),
+        )
 
 
 def attach(state: State, generation: Generation, copies: bool, held: Held) -> Wiring:

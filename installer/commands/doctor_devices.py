@@ -13,6 +13,7 @@ from mirage_hooks.boot.host import Host, HostNetwork
 from mirage_hooks.boot.image import Image
 from mirage_hooks.boot.record import State
 from mirage_hooks.boot.targets import kvm, tenders
+from mirage_hooks.boot.wiring import Held
 from mirage_hooks.installer.findings import Finding
 
 _CAP_NET_ADMIN = 12  # linux/capability.h
@@ -146,9 +147,9 @@ def _network(state: State, bound: Host, guests: Guests, name: str, where: HostNe
         if where.bridge is not None:
             return _bridge(state, subject, where, where.bridge)
         if where.tap is not None:
+            held = Held.by(survey.look_at_all(state)).taps
             for user in _users_of(bound, guests, name):
-                held = where.tap in _taps_in_use(state)
-                taps.require_tap(where.tap, users.uid_of(user), held)
+                taps.require_tap(where.tap, users.uid_of(user), where.tap in held)
             return Finding("ok", subject, f"tap {where.tap}")
     except Error as error:
         return Finding.of(subject, error)
@@ -185,11 +186,6 @@ def _users_of(bound: Host, guests: Guests, network: str) -> set[str | None]:
         for guest in guests.values()
         if any(config.network == network for config in guest.network.values())
     } or {bound.user}
-
-
-def _taps_in_use(state: State) -> set[str | None]:
-    live = [one.live for one in survey.look_at_all(state).values() if one.live is not None]
-    return {nic.link for one in live for nic in one.boot.nics.values() if nic.kind == "tap"}
 
 
 def _volume(bound: Host, guests: Guests, name: str) -> Finding:

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -11,6 +12,8 @@ from pathlib import Path
 from namespace import Namespace
 
 _CLIENT = Path(__file__).with_name("echo_client.py")
+# A guest that never answers is waited for so long; seconds.
+_PATIENCE = 120
 # How long answers are waited for after the last thing that was done; seconds.
 _AFTERWARDS = 0.3
 
@@ -57,6 +60,8 @@ def echoes(namespace: Namespace, address: str) -> Iterator[Echoes]:
             text=True,
         ) as process,
     ):
+        limit = threading.Timer(_PATIENCE, process.kill)
+        limit.start()
         try:
             client = Echoes(process)
             client.line()
@@ -64,6 +69,7 @@ def echoes(namespace: Namespace, address: str) -> Iterator[Echoes]:
             time.sleep(_AFTERWARDS)
             client.end()
         finally:
+            limit.cancel()
             process.kill()
 
 

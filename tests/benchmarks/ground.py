@@ -19,7 +19,7 @@ from bare import BareGuest
 from stage import START_MS, Stage
 
 from guests_built import Built, BuiltTarget
-from mirage_hooks.boot import control, wiring
+from mirage_hooks.boot import control
 from namespace import Namespace, missing_for_namespaces
 
 ADDRESS = "10.0.0.2"
@@ -99,12 +99,18 @@ class Ground(Stage):
         path.write_text(tomlkit.dumps({**tomllib.loads(path.read_text()), **told}))
 
     def bare_command(self) -> tuple[str, list[str]]:
-        """Return the program and the argument list that our guest had, with the other tap."""
+        """Return the program and the argument list that our guest had, with the other tap.
+
+        Nobody opens a bare one's files for it: they are named by their paths.
+        """
         newest = self.state.generations("www")[-1]
         folder = self.state.generation_folder("www", newest.number)
         orders = control.read_orders(str(folder))
-        (tap,) = wiring.taps_of(self.state, newest).values()
-        return orders.executable, [word.replace(tap, _BARE_TAP) for word in orders.argv]
+        (tap,) = orders.taps
+        words = [word.replace(tap, _BARE_TAP) for word in orders.argv]
+        for number, path in enumerate(orders.files):
+            words = [word.replace(control.descriptor(number), path) for word in words]
+        return orders.executable, words
 
     def introduce(self) -> None:
         """Have the host know where the guest is to be, as far as that can be known."""
