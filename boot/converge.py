@@ -18,6 +18,7 @@ from mirage_hooks.boot import (
     journal,
     lock,
     manifest,
+    outcome,
     ownership,
     recover,
     request,
@@ -32,7 +33,9 @@ from mirage_hooks.boot.guest import short
 from mirage_hooks.boot.host import Host
 from mirage_hooks.boot.journal import Journal
 from mirage_hooks.boot.manifest import DesiredState
+from mirage_hooks.boot.outcome import Outcome
 from mirage_hooks.boot.plan import Action, Known, Verb, Wish, pin_holds, plan
+from mirage_hooks.boot.process import boot_id
 from mirage_hooks.boot.record import Intent, Pause, State
 from mirage_hooks.boot.repository import Repository
 from mirage_hooks.boot.request import Request
@@ -57,9 +60,16 @@ class Converger:
         ownership.refuse_foreign(self._repository.obeyed)
         self._state.check_access()
         host.load(self._state.host_file)
+        asked = time.monotonic()
         with lock.hold(self._state.lock, self._request.origin, self._wait):
             if self._request.automatic and (pause := self._state.pause()) is not None:
                 return self._stay_paused(pause)
+            last = outcome.load(self._state.outcome)
+            if last is not None and last.serves(self._request, asked):
+                self._say("converge.shared", f"done by {last.converge}, which began meanwhile")
+                self._end(last.exit_code, last.message)
+                return last.exit_code
+            self._began = time.monotonic()
             # Read after the lock is held: whoever waited converges to the newest state.
             if self._request.verb not in {"stop", "reboot"}:  # those deploy nothing of it
                 self._take_trigger()
@@ -200,12 +210,17 @@ class Converger:
                 settled.clear(self._state)
         self._collect(bound, desired, known)
         if not problems:
-            self._end(0, _summary(final, desired))
-            return 0
+            return self._conclude(0, _summary(final, desired))
         codes = [error.exit_code for error in problems.values()]
         code = 1 if 1 in codes else codes[0]
         told = "\n".join(str(error) for error in problems.values())
-        self._end(code, f"not as it should be: {told}", problems=sorted(problems))
+        return self._conclude(code, f"not as it should be: {told}", problems=sorted(problems))
+
+    def _conclude(self, code: int, message: str, **fields: object) -> int:
+        """Say how it ended, also to those who wait for the lock; return the exit code."""
+        done = Outcome(self._journal.converge, self._request, boot_id(), self._began, code, message)
+        outcome.save(self._state.outcome, done)
+        self._end(code, message, **fields)
         return code
 
     def _collect(self, bound: Host, desired: DesiredState | None, known: dict[str, Known]) -> None:

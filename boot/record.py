@@ -139,6 +139,7 @@ class State:
         self.monitors = self.folder / "monitors"
         self.events = self.folder / "events.jsonl"
         self.runs = self.folder / "runs"
+        self.outcome = self.folder / "outcome.json"
         self.store = self.folder / "store"
         self.secrets = self.folder / "secrets"
         self._paused = self.folder / "paused"

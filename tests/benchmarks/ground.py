@@ -18,6 +18,7 @@ import tomlkit
 from bare import BareGuest
 from stage import START_MS, Stage
 
+import real_tenders
 from guests_built import Built, BuiltTarget
 from mirage_hooks.boot import control
 from namespace import Namespace, missing_for_namespaces
@@ -174,7 +175,7 @@ def subjects(stage: Stage) -> Iterator[Subject]:
         yield Subject(
             target, f"{target} stand-in", built.image(target), built.tender(target), delayed
         )
-        if (real := _real(target)) is not None:
+        if (real := _real(target, stage.folder)) is not None:
             yield real
     if shutil.which("qemu-system-x86_64") is None:
         print("no virtio: QEMU is missing: apt-get install qemu-system-x86")
@@ -182,12 +183,18 @@ def subjects(stage: Stage) -> Iterator[Subject]:
     yield Subject("virtio", "virtio", built.image("virtio"), None, static)
 
 
-def _real(target: BuiltTarget) -> Subject | None:
-    """Return Solo5's own tender and its test_net, which answers pings there and nothing else."""
+def _real(target: BuiltTarget, folder: Path) -> Subject | None:
+    """Return Solo5's own tender and its test_net, which answers pings there and nothing else.
+
+    test_net has no start of its own: it gets START_MS too, as the stand-ins do, before its tender.
+    """
     tender = shutil.which(f"solo5-{target}")
-    image = Path(os.environ.get("MIRAGE_HOOKS_TEST_IMAGES", "/nonexistent"), f"test_net.{target}")
+    image = Path(os.environ.get(real_tenders.VARIABLE, "/nonexistent"), f"test_net.{target}")
     if tender is None or not image.exists():
-        print(f"no real solo5-{target}: it takes one on PATH, and MIRAGE_HOOKS_TEST_IMAGES")
+        print(f"no real solo5-{target}: it takes one on PATH, and {real_tenders.VARIABLE}")
         return None
+    slow = folder / f"slow-{target}"
+    slow.write_text(f'#!/bin/sh\nsleep {START_MS / 1000}\nexec {tender} "$@"\n')
+    slow.chmod(0o755)
     baked = '[guest.www.network.service0]\nnetwork = "public"\nbaked = true\n'
-    return Subject(target, f"{target} solo5-{target}", image, Path(tender), baked)
+    return Subject(target, f"{target} solo5-{target}", image, slow, baked)

@@ -13,7 +13,8 @@ other gaps, and more of them the longer it is looked at: requests *lost*, of bot
 there was.
 
 Stand-ins wait START_MS (stage.py) before they do anything, which is what MirageOS's own start takes
-on unix as on spt; a virtual machine's start is its own.
+on unix as on spt; before a real tender, whose image is none of MirageOS's, as much is waited. A
+virtual machine's start is its own.
 """
 
 import time
