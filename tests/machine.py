@@ -43,7 +43,10 @@ for path; do mkdir -p "root$path"; mount --rbind "$path" "root$path"; done
 cd root
 rm -rf etc/systemd/system etc/systemd/user etc/init.d etc/rc?.d etc/cron* var/lib/systemd
 mkdir -p etc/systemd/system var/lib/systemd etc/init.d
-ln -s /dev/null etc/systemd/system/getty.target
+# The first would empty /tmp, where this very test is.
+for unit in systemd-tmpfiles-setup.service systemd-tmpfiles-clean.timer getty.target; do
+    ln -s /dev/null "etc/systemd/system/$unit"
+done
 ln -s /lib/systemd/system/multi-user.target etc/systemd/system/default.target
 : >etc/fstab
 tr -d - </proc/sys/kernel/random/uuid >etc/machine-id
@@ -127,7 +130,11 @@ class Machine:
             raise OSError(said.strip())
         self.root = Path(f"/proc/{self._ground.pid}/root{folder}/root")
         self._log = folder.with_suffix(".log")
-        self._boot()
+        try:
+            self._boot()
+        except BaseException:
+            self.end()
+            raise
 
     def _boot(self) -> None:
         enter = ["nsenter", f"--mount=/proc/{self._ground.pid}/ns/mnt", "sh", "-euc", _BOOT]
@@ -197,10 +204,12 @@ def machine() -> Iterator[Machine]:
         folder = Path(tempfile.mkdtemp(prefix="mh-machine-"))
         try:
             made = Machine(folder, namespace)
-        except OSError as error:
-            lacking = str(error)
+        except BaseException as error:
             namespace.end()
             folder.rmdir()
+            if not isinstance(error, OSError):
+                raise
+            lacking = str(error)
     if lacking is not None:
         if REQUIRED in os.environ:
             pytest.fail(f"systemd cannot be booted here: {lacking}")
