@@ -22,15 +22,13 @@ class Timer:
     job: Job
 
     def check(self, every: Interval) -> None:
-        """Raise HostError where the repository cannot be named by a unit."""
-        del every  # whatever it is, a timer has it
+        """Raise HostError where no unit can be named after the repository, or run our program."""
+        units.render(self.job.program, every.text, every.seconds)
         if len(self._timer) > units.MOST_NAME or not self.job.path.isprintable():
             raise HostError(
                 f"no unit of systemd can be named after {self.job.path}",
                 "put the repository under a shorter path",
             )
-        if not self.job.program.isprintable():
-            raise HostError(f"{self.job.program!r} cannot stand in a unit of systemd")
 
     def put(self, every: Interval) -> list[str]:
         """Write the units, or bring them up to date; enable them and start the timer."""

@@ -7,6 +7,8 @@ the repository, as systemd-escape(1) has it with --path: `%f` in a unit is that 
 import os
 import re
 
+from mirage_hooks.boot.errors import HostError
+
 POLL, UP = "mirage-hooks-poll", "mirage-hooks-up"
 
 # The longest name of a unit (UNIT_NAME_MAX of systemd's unit-name.h).
@@ -89,11 +91,17 @@ def render(
 
 
 def quote(command: str) -> str:
-    """Return a program's path as the first word of ExecStart (systemd.service(5))."""
+    """Return a program's path as the first word of ExecStart (systemd.service(5)).
+
+    Raises HostError for what cannot be one (`string_is_safe` of systemd's string-util.c).
+    """
+    if not command.isprintable() or re.search(r"""["'\\]""", command):
+        raise HostError(
+            f"{command!r} cannot be run by a unit of systemd",
+            "install mirage-hooks under a path without quotes and backslashes",
+        )
     path = f":{command}".replace("%", "%%")
-    if re.fullmatch(r"[-:/.\w%+@]+", path, re.ASCII):
-        return path
-    return '"{}"'.format(path.replace("\\", "\\\\").replace('"', '\\"'))
+    return path if re.fullmatch(r"[-:/.\w%+@]+", path, re.ASCII) else f'"{path}"'
 
 
 def escape(path: str) -> str:
