@@ -116,7 +116,9 @@ class Timer:
         names = "LoadState,ActiveState,UnitFileState,ExecStart"
         said = self._systemctl("show", f"--property={names}", unit)
         found = dict.fromkeys(names.split(","), "")
-        found.update(line.split("=", 1) for line in said.splitlines() if "=" in line)
+        for line in said.splitlines():
+            name, _, value = line.partition("=")
+            found[name] = value
         return found
 
     def _systemctl(self, *words: str) -> str:
