@@ -26,6 +26,7 @@ from mirage_hooks.boot import (
     survey,
     wiring,
 )
+from mirage_hooks.boot.artifact import Missing
 from mirage_hooks.boot.environment import leave_operation
 from mirage_hooks.boot.errors import Error, HostError
 from mirage_hooks.boot.execution import Execution
@@ -34,7 +35,7 @@ from mirage_hooks.boot.host import Host
 from mirage_hooks.boot.journal import Journal
 from mirage_hooks.boot.manifest import DesiredState
 from mirage_hooks.boot.outcome import Outcome
-from mirage_hooks.boot.plan import Action, Known, Verb, Wish, pin_holds, plan
+from mirage_hooks.boot.plan import Action, Known, Verb, Wish, as_before, pin_holds, plan
 from mirage_hooks.boot.process import boot_id
 from mirage_hooks.boot.record import Intent, Pause, State
 from mirage_hooks.boot.repository import Repository
@@ -70,8 +71,10 @@ class Converger:
                 self._end(last.exit_code, last.message)
                 return last.exit_code
             self._began = time.monotonic()
+            held_back = self._state.pause() if self._request.verb == "up" else None
             # Read after the lock is held: whoever waited converges to the newest state.
-            if self._request.verb not in {"stop", "reboot"}:  # those deploy nothing of it
+            # Those two deploy nothing of it.
+            if self._request.verb not in {"stop", "reboot"} and held_back is None:
                 self._take_trigger()
             self._cut_short = not self._state.settled.exists()
             bound, host_text = host.load(self._state.host_file)
@@ -94,9 +97,18 @@ class Converger:
             )
             if self._request.verb == "stop":
                 return self._stop_and_hold(tip, bound, known)
-            desired = manifest.read(
-                tip, bound, store, Vault(self._state.secrets), self._state.installation
-            )
+            if held_back is not None:
+                self._say("converge.paused", f"{held_back}: what ran last is booted, nothing new")
+                problems = self._keep_what_ran(tip, bound, known, Missing(str(held_back), ()))
+                return self._conclude(problems, "done: what ran last runs")
+            try:
+                desired = manifest.read(
+                    tip, bound, store, Vault(self._state.secrets), self._state.installation
+                )
+            except Error as error:
+                if self._request.verb == "up":  # nothing runs that could go on running
+                    self._keep_what_ran(tip, bound, known, error)
+                raise
             self._say_unknown(desired)
             if self._request.verb != "deploy":
                 settled.clear(self._state)  # before a word of the operator's changes
@@ -168,6 +180,30 @@ class Converger:
         self._end(0, "done: no pull starts what is held, until `mirage-hooks start` does")
         return 0
 
+    def _keep_what_ran(
+        self, tip: Revision, bound: Host, known: dict[str, Known], why: Error
+    ) -> dict[str, Error]:
+        """Boot again what ran last, and nothing new; return what is the matter, by guest."""
+        settled.clear(self._state)
+        startup: dict[str, int] = {}
+        with contextlib.suppress(Error):
+            guests = manifest.read_guests(tip, bound)
+            startup = {name: guest.startup for name, guest in guests.items()}
+        desired = as_before(known, tip.id, why, startup)
+        actions = plan(desired, known, Wish(allow_empty=True))
+        self._execution.carry_out(desired, actions)
+        self._execution.make_good(desired, actions)
+        known = survey.look_at_all(self._state)
+        self._sweep(known)
+        self._collect(bound, None, known)
+        final = plan(desired, known, Wish(allow_empty=True))
+        down = {
+            action.guest: Error(f"{action.guest}: still to do: {action.reason}")
+            for action in final
+            if action.boots
+        }
+        return {**down, **self._execution.faults}
+
     def _finish(
         self,
         tip: Revision,
@@ -209,18 +245,20 @@ class Converger:
             if survey.look_at_all(self._state) != known:
                 settled.clear(self._state)
         self._collect(bound, desired, known)
-        if not problems:
-            return self._conclude(0, _summary(final, desired))
-        codes = [error.exit_code for error in problems.values()]
-        code = 1 if 1 in codes else codes[0]
-        told = "\n".join(str(error) for error in problems.values())
-        return self._conclude(code, f"not as it should be: {told}", problems=sorted(problems))
+        return self._conclude(problems, _summary(final, desired))
 
-    def _conclude(self, code: int, message: str, **fields: object) -> int:
-        """Say how it ended, also to those who wait for the lock; return the exit code."""
+    def _conclude(self, problems: dict[str, Error], summary: str) -> int:
+        """Say how it ended, also to whoever waits: the problems, by guest, or else a summary.
+
+        Returns the exit code.
+        """
+        codes = [error.exit_code for error in problems.values()]
+        code = 1 if 1 in codes else next(iter(codes), 0)
+        told = "\n".join(str(error) for error in problems.values())
+        message = f"not as it should be: {told}" if problems else summary
         done = Outcome(self._journal.converge, self._request, boot_id(), self._began, code, message)
         outcome.save(self._state.outcome, done)
-        self._end(code, message, **fields)
+        self._end(code, message, **({"problems": sorted(problems)} if problems else {}))
         return code
 
     def _collect(self, bound: Host, desired: DesiredState | None, known: dict[str, Known]) -> None:

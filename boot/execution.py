@@ -1,6 +1,7 @@
 """Carry a plan out: prepare side by side, stop what is to stop, switch, make good."""
 
-from collections.abc import Callable, Iterable
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
@@ -80,7 +81,10 @@ class Execution:
                     self._say("guest.notice", f"{name}: {notice}", guest=name)
 
     def carry_out(self, desired: DesiredState, actions: list[Action]) -> None:
-        """Say what will be done, then do it: prepare side by side, stop, switch side by side."""
+        """Say what will be done, then do it: prepare side by side, stop, switch side by side.
+
+        All are prepared before any is touched; they are switched by their place at startup.
+        """
         self._announce(desired, actions)
         launches = [action for action in actions if action.boots]
         stops = [action for action in actions if action.verb is Verb.STOP]
@@ -100,7 +104,8 @@ class Execution:
             moving = {
                 switch.generation.guest: live.get(switch.generation.guest) for switch in armed
             }
-            _side_by_side(partial(self._switch, moving), armed)
+            for batch in _in_order(armed, desired.startup):
+                _side_by_side(partial(self._switch, moving), batch)
         for action in actions:
             if action.verb is Verb.KEEP:
                 self._apply_live(action)
@@ -297,6 +302,14 @@ def _refuse_taken_port(guest: str, launch: Launch, listening: Listening) -> None
             f"{guest}: {endpoint} is in use by {process}",
             "end it, or give the guest another port; what runs goes on running",
         )
+
+
+def _in_order(armed: Iterable[Switch], startup: Mapping[str, int]) -> list[list[Switch]]:
+    """Return what is switched side by side, one list after the other: lower places first."""
+    batches = defaultdict(list)
+    for switch in armed:
+        batches[startup.get(switch.generation.guest, 0)].append(switch)
+    return [batches[place] for place in sorted(batches)]
 
 
 def _side_by_side(do: Callable[[T], R], over: Iterable[T]) -> list[R]:

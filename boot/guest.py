@@ -15,8 +15,8 @@ Target = Literal["unix", "hvt", "spt", "virtio", "xen"]
 
 NAME = re.compile(r"[A-Za-z][-A-Za-z0-9_.]*\Z")
 _VERSION = re.compile(r"([1-9])\.([0-9]{1,3})\Z")
-_DURATION = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)(ms|s|m|h)\Z")
-_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+_DURATION = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)(ms|s|m|h|d)\Z")
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 # A number of more than 4300 digits cannot be written, in no message: TOML has them in hex, too.
 _MOST = 10**40
@@ -26,7 +26,7 @@ MOST_WITHIN = 900
 
 
 def seconds(duration: str) -> float:
-    """Return a duration such as "200ms", "10s", "5m" or "1h" in seconds. Raises ValueError."""
+    """Return a duration such as "200ms", "10s", "5m" or "1d" in seconds. Raises ValueError."""
     match = _DURATION.match(duration)
     if match is None:
         raise ValueError(f"{duration!r} is no duration: write it like '200ms', '10s' or '5m'")
@@ -143,6 +143,7 @@ class Guest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
     """A guest as the manifest and the host file together describe it.
 
     `mirage` is the version of MirageOS that its image was built with: arguments differ by it.
+    Guests with a lower `startup` are booted, and judged, before those with the next.
     """
 
     name: str
@@ -156,6 +157,7 @@ class Guest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
     check: Check = Check()
     restart: Restart = Restart()
     user: str | None = None
+    startup: int = 0
 
     def __post_init__(self) -> None:
         check_name(self.name)
@@ -163,6 +165,8 @@ class Guest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
             raise ValueError("memory is in MiB and has to be at least 1")
         if self.memory > _MOST:
             raise ValueError("memory is in MiB and has to be at most 10^40")
+        if not 0 <= self.startup <= _MOST:
+            raise ValueError("startup has to be at least 0, and at most 10^40")
         for kind, names in (("network", self.network), ("block", self.block)):
             for name in names:
                 if not device.NAME.match(name):

@@ -40,7 +40,8 @@ class Desired:
 class DesiredState:
     """What should run at a revision, and the paths it was read from.
 
-    `selection` is the host's choice of guests, None for all; `unselected` are the others.
+    `selection` is the host's choice of guests, None for all; `unselected` are the others. `startup`
+    is the place of each guest, 0 where it has none, in the order in which they are booted.
     """
 
     revision: str
@@ -49,6 +50,7 @@ class DesiredState:
     watched: tuple[str, ...] = ()
     selection: tuple[str, ...] | None = None
     unselected: frozenset[str] = frozenset()
+    startup: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def names(self) -> frozenset[str]:
@@ -185,7 +187,13 @@ def read(
         except Error as error:
             unready[name] = error
     return DesiredState(
-        revision.id, guests, unready, tuple(dict.fromkeys(watched)), bound.guests, unselected
+        revision.id,
+        guests,
+        unready,
+        tuple(dict.fromkeys(watched)),
+        bound.guests,
+        unselected,
+        {name: guest.startup for name, (guest, _) in described.items()},
     )
 
 

@@ -129,6 +129,22 @@ class Wish:
     allow_empty: bool = False
 
 
+def as_before(
+    known: Mapping[str, Known], revision: str, why: Error, startup: Mapping[str, int]
+) -> DesiredState:
+    """Return a desired state in which each guest stays, or gets back, what it ran last.
+
+    `why` says why nothing of what the repository asks for is booted. A guest that was stopped as no
+    longer wanted has ended with its newest generation: it stays away.
+    """
+    ran = (
+        name
+        for name, one in known.items()
+        if one.last is not None and one.generations[-1].phase is not Phase.ENDED
+    )
+    return DesiredState(revision, unready=dict.fromkeys(ran, why), startup=startup)
+
+
 def plan(desired: DesiredState, known: Mapping[str, Known], wish: Wish) -> list[Action]:
     """Return what to do, a guest each. Raises ConfigError where everything would be stopped."""
     running = sorted(name for name, one in known.items() if one.live is not None)

@@ -25,7 +25,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     origin: str
     head: str | None = None
     automatic: bool = False
-    verb: Literal["deploy", "reboot", "stop", "start", "rollback"] = "deploy"
+    verb: Literal["deploy", "reboot", "stop", "start", "rollback", "up"] = "deploy"
     guests: tuple[str, ...] = ()
     to: int | None = None
     retry: bool = False

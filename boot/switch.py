@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from mirage_hooks.boot import (
     elf,
     network,
     runtime,
+    scope,
     secrets,
     targets,
     wiring,
@@ -228,19 +230,24 @@ class Switch:
         try:
             control.write_json(str(self._folder / control.ORDERS), asdict(orders))
             with log.open("ab") as output, theirs:
-                subprocess.run(
+                scoped = scope.run(
+                    f"mirage-hooks-{self._state.installation}-{generation.guest}"
+                    f"-{generation.number}.scope",
                     [*_MONITOR, str(self._folder), str(theirs.fileno())],
-                    pass_fds=[theirs.fileno()],
-                    stdin=subprocess.DEVNULL,
-                    stdout=output,
-                    stderr=output,
-                    cwd="/",
-                    env={"PATH": PATH, "LANG": "C.UTF-8"},
-                    timeout=_ARM_SECONDS,
-                    check=True,
+                    keep=theirs.fileno(),
+                    output=output,
+                    environment={"PATH": PATH, "LANG": "C.UTF-8"},
+                    seconds=_ARM_SECONDS,
                 )
             self._monitor = Conversation(ours)
             self._monitor.receive(_ARM_SECONDS)
+            if not scoped:
+                self._journal.event(
+                    "guest.scope",
+                    f"{generation.guest}: systemd has no scope for its monitor: it may end with "
+                    f"what this is run from{_first_line(log)}",
+                    **self._names(),
+                )
             return wires
         except (OSError, ValueError, subprocess.SubprocessError) as error:
             ours.close()
@@ -261,9 +268,20 @@ def end(state: State, live: Generation, monitor: MonitorState | None, reason: st
 
 
 def _last_line(log: Path) -> str:
+    return _a_line(reversed(_lines(log)))
+
+
+def _first_line(log: Path) -> str:
+    return _a_line(_lines(log))
+
+
+def _lines(log: Path) -> list[str]:
     try:
-        lines = log.read_text(errors="replace").split("\n")
+        return log.read_text(errors="replace").split("\n")
     except OSError:
-        return ""
-    last = next((line for line in reversed(lines) if line.strip()), "")
-    return f" ({last})" if last else ""
+        return []
+
+
+def _a_line(lines: Iterable[str]) -> str:
+    found = next((line for line in lines if line.strip()), "")
+    return f" ({found})" if found else ""

@@ -29,6 +29,7 @@ _COMMANDS = {
     "rollback": "operate",
     "pause": "operate",
     "resume": "operate",
+    "up": "operate",
     "gc": "tidy",
     "history": "inspect",
     "logs": "inspect",

@@ -19,7 +19,7 @@ from mirage_hooks.boot.errors import ConfigError, HostError, RepositoryError
 from mirage_hooks.boot.record import State
 from mirage_hooks.boot.repository import Repository
 from mirage_hooks.boot.switch import end
-from mirage_hooks.installer import hookfile, hostfile, placing
+from mirage_hooks.installer import hookfile, hostfile, placing, schedule
 from mirage_hooks.installer.hostfile import GuestOption
 from mirage_hooks.installer.placing import Place
 
@@ -117,6 +117,7 @@ def uninstall(
     with lock.hold(state.lock, "uninstall", lambda holder: lines.append(f"waited for {holder}")):
         refuse_running(repository, stop or leave_running)
         running = running_guests(state)
+        lines.extend(schedule.remove(repository))
         folders = {repository.common_dir / "hooks", repository.hooks_folder()}
         for folder in sorted(folders):
             for place in _places(folder, state):

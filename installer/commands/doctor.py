@@ -1,7 +1,6 @@
 """`mirage-hooks doctor`: what breaks silently, and how to mend it."""
 
 import os
-import re
 import shlex
 import shutil
 import sys
@@ -11,13 +10,14 @@ from pathlib import Path
 
 import click
 
-from mirage_hooks.boot import host, manifest, ownership, secrets, survey
+from mirage_hooks.boot import host, manifest, ownership, secrets, survey, systemd
 from mirage_hooks.boot.errors import Error
 from mirage_hooks.boot.guest import Guest
 from mirage_hooks.boot.host import Host
 from mirage_hooks.boot.record import Phase, State
 from mirage_hooks.boot.repository import Repository
-from mirage_hooks.installer import hookfile, hostfile, placing
+from mirage_hooks.boot.users import user_name
+from mirage_hooks.installer import hookfile, hostfile, placing, schedule
 from mirage_hooks.installer.commands import context as shared
 from mirage_hooks.installer.commands import doctor_devices
 from mirage_hooks.installer.findings import Finding
@@ -62,6 +62,7 @@ def examine(repository: Repository) -> Iterator[Finding]:
     yield from _pause(state)
     yield from _host_file(repository, state)
     yield _disk(state)
+    yield from _polls(repository)
     yield from _monitors(state)
 
 
@@ -224,8 +225,15 @@ def _disk(state: State) -> Finding:
     return Finding("ok", "disk", text)
 
 
+def _polls(repository: Repository) -> Iterator[Finding]:
+    try:
+        yield from schedule.examine(repository)
+    except Error as error:
+        yield Finding.of("poll", error)
+
+
 def _monitors(state: State) -> Iterator[Finding]:
-    """A monitor in the cgroup of a login session, or of a service, is killed when that ends."""
+    """A monitor that is in no scope of its own may be killed when something else ends."""
     try:
         names = state.guest_names()
     except OSError:
@@ -242,25 +250,16 @@ def _monitors(state: State) -> Iterator[Finding]:
                 text = known.given_up or "it was not stopped, but it does not run"
                 yield Finding("failed", f"guest {name}", text, f"run: mirage-hooks reboot {name}")
             continue
-        scope = _mortal_scope(Path(f"/proc/{monitor.monitor.pid}/cgroup"))
-        if scope is None:
+        unit = systemd.mortal_unit(monitor.monitor.pid)
+        if unit is None:
             yield Finding("ok", f"monitor of {name}", f"pid {monitor.monitor.pid}")
         else:
+            user = (
+                "" if os.geteuid() == 0 else f"loginctl enable-linger {user_name(os.geteuid())}; "
+            )
             yield Finding(
                 "warning",
                 f"monitor of {name}",
-                f"it is in {scope}: the guest may be killed when that ends",
-                "loginctl enable-linger, and KillUserProcesses=no in logind.conf",
+                f"it is in {unit}: the guest may be killed when that ends",
+                f"{user}mirage-hooks reboot {name}: under systemd that gives it a scope of its own",
             )
-
-
-def _mortal_scope(path: Path) -> str | None:
-    """Return the session scope or service that a cgroup(7) path ends in, None for neither."""
-    try:
-        text = path.read_text()
-    except OSError:
-        return None
-    match = re.search(
-        r"/(session-[^/\n]+\.scope|[^/\n]+\.service)(?:/[^\n]*)?$", text, re.MULTILINE
-    )
-    return match[1] if match else None

@@ -127,6 +127,17 @@ def rollback(context: click.Context, guest: str, to: int | None) -> int:
 
 
 @click.command()
+@click.pass_context
+def up(context: click.Context) -> int:
+    """Boot what should run: for the start of the host.
+
+    Nothing is fetched, and what is held stays so. Where a pause holds, or what the repository says
+    cannot be read, each guest gets back what it ran last.
+    """
+    return shared.converge(context, verb="up")
+
+
+@click.command()
 @click.argument("why")
 @click.pass_context
 def pause(context: click.Context, why: str) -> int:

@@ -8,8 +8,12 @@ from click.shell_completion import get_completion_class
 from mirage_hooks.boot.errors import ConfigError
 from mirage_hooks.boot.repository import Repository
 from mirage_hooks.installer import install as installing
+from mirage_hooks.installer import schedule
 from mirage_hooks.installer.commands import context as shared
 from mirage_hooks.installer.hostfile import GuestOption
+from mirage_hooks.installer.job import Interval
+
+_NEVER = "never"
 
 
 @click.command()
@@ -26,6 +30,12 @@ from mirage_hooks.installer.hostfile import GuestOption
     multiple=True,
     help="The path of its image, such as unix/{latest}/www.unix.",
 )
+@click.option(
+    "--poll",
+    metavar="INTERVAL",
+    help="Poll the upstream so often, such as 5m, by systemd or cron, and boot guests with the "
+    "host; `never` ends that.",
+)
 @click.option("--deploy", "and_deploy", is_flag=True, help="Deploy at once.")
 @click.pass_context
 def install(
@@ -36,6 +46,7 @@ def install(
     names: tuple[str, ...],
     targets: tuple[str, ...],
     images: tuple[str, ...],
+    poll: str | None,
     and_deploy: bool,
 ) -> int:
     """Make every pull in a clone of a deployment repository deploy what it brings.
@@ -48,16 +59,26 @@ def install(
     if repo is not None:
         context.find_root().obj = repo
     guests = [GuestOption(*values) for values in zip(names, targets, images, strict=True)]
-    done = installing.install(shared.repository(context), branch, user, guests)
+    repository = shared.repository(context)
+    every = Interval.parse(poll) if poll is not None and poll != _NEVER else None
+    if every is not None:
+        schedule.check(repository, every)
+    done = installing.install(repository, branch, user, guests)
     for line in done.lines:
         click.echo(line)
+    if poll is not None:
+        lines = schedule.put(repository, every) if every else schedule.remove(repository)
+        click.echo("\n".join(lines or ["nobody polls"]))
     click.echo(f"From now on a pull or a push of {done.branch} deploys it.")
     if and_deploy:
         return shared.converge(context, verb="deploy", retry=True)
     if done.running:
         click.echo(f"What runs goes on running: {', '.join(done.running)}.")
     else:
-        click.echo("Nothing is booted yet: `mirage-hooks deploy` does that,")
+        click.echo(
+            "Nothing is booted yet: `mirage-hooks deploy` does that"
+            f"{', and so does the first poll' if every else ''},"
+        )
         click.echo("and `mirage-hooks deploy --dry-run` says what it would do.")
     return 0
 

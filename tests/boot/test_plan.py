@@ -11,7 +11,17 @@ from mirage_hooks.boot.device import NetworkConfig
 from mirage_hooks.boot.errors import ConfigError, Error, ImageError
 from mirage_hooks.boot.guest import Boot, Check, Guest, Restart
 from mirage_hooks.boot.manifest import Desired, DesiredState
-from mirage_hooks.boot.plan import Action, Known, Launch, Verb, Wish, decide, pin_holds, plan
+from mirage_hooks.boot.plan import (
+    Action,
+    Known,
+    Launch,
+    Verb,
+    Wish,
+    as_before,
+    decide,
+    pin_holds,
+    plan,
+)
 from mirage_hooks.boot.record import Generation, Intent, Phase
 
 OLD, MIDDLE, NEW = "a" * 64, "b" * 64, "c" * 64
@@ -542,6 +552,44 @@ def test_a_reboot_of_what_was_rolled_back_to_is_no_roll_back() -> None:
     known = running(ended(1, boot()), failed(2, boot(NEW)), generation(3, boot()))
     action = decision(boot(NEW), known, REBOOT)
     assert (action.verb, "reboot by hand" in action.reason) == (Verb.REPLACE, True)
+
+
+# Where nothing of what the repository asks for is booted.
+
+HELD_BACK = Error("the cat is asleep")
+
+
+def before(known: Known, place: int = 0) -> DesiredState:
+    return as_before({"www": known}, "d" * 40, HELD_BACK, {"www": place})
+
+
+def test_what_ran_last_is_booted_again_and_the_reason_said() -> None:
+    known = {"www": down(ended(1, boot(NEW)), generation(2, boot()))}
+    (action,) = plan(before(known["www"]), known, NOTHING)
+    assert (action.verb, booted(action)) == (Verb.START, OLD)
+    assert "the cat is asleep; it is not running" in action.reason
+
+
+def test_what_was_stopped_as_no_longer_wanted_stays_away() -> None:
+    assert before(down(generation(1, boot()), ended(2, boot()))).names == frozenset()
+
+
+def test_what_was_never_healthy_stays_away() -> None:
+    assert before(down(failed(1, boot()))).names == frozenset()
+
+
+def test_a_guest_whose_newest_boot_was_cut_short_is_booted_again() -> None:
+    cut_short = generation(2, boot(NEW), Phase.ABANDONED)
+    known = {"www": down(ended(1, boot()), cut_short)}
+    assert [booted(action) for action in plan(before(known["www"]), known, NOTHING)] == [OLD]
+
+
+def test_what_runs_is_left_alone() -> None:
+    assert verbs(plan(before(ONE), {"www": ONE}, NOTHING)) == {"www": "keep"}
+
+
+def test_a_guest_keeps_its_place_at_startup() -> None:
+    assert before(ONE, 3).startup == {"www": 3}
 
 
 # Every guest together.

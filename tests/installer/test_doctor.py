@@ -66,7 +66,7 @@ def test_the_doctor_ends_with_0_where_all_is_well(installed: Site) -> None:
 
 
 def test_everything_that_is_looked_at_is_listed(installed: Site) -> None:
-    subjects = {"state folder", "core.hooksPath", *HOOKS, "host.toml", "guests", "disk"}
+    subjects = {"state folder", "core.hooksPath", *HOOKS, "host.toml", "guests", "disk", "poll"}
     targets = {"target unix", "target hvt", "target spt", "target virtio"}
     assert set(examine(installed)) == subjects | targets
 
@@ -510,7 +510,7 @@ def test_a_monitor_that_dies_with_a_session_is_found(in_a_session: Site) -> None
 
 
 def test_a_monitor_that_dies_with_a_session_says_how_to_keep_it(in_a_session: Site) -> None:
-    assert "linger" in examine(in_a_session)["monitor of www"]["mend"]
+    assert "mirage-hooks reboot www" in examine(in_a_session)["monitor of www"]["mend"]
 
 
 def test_every_finding_that_is_not_well_says_how_to_mend_it(site: Site) -> None:
