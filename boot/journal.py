@@ -123,7 +123,7 @@ class Journal:
         path: str,
         converge: str,
         follower: Callable[[str], None],
-        tell: Callable[[dict[str, object]], None] = _tell_nobody,
+        tell: Callable[[dict[str, object]], object] = _tell_nobody,
     ) -> None:
         self.converge = converge
         self._path = path

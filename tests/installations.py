@@ -35,10 +35,10 @@ class Installation:
 
     def install(self, *options: str) -> None:
         """Install the sources with pip; nothing is fetched."""
-        command = [sys.executable, "-m", "pip", "--python", self.folder / "bin" / "python"]
+        command = [sys.executable, "-m", "pip", "--python", f"{self.folder}/bin/python"]
         offline = ["--quiet", "--no-deps", "--no-index", "--no-build-isolation"]
         done = subprocess.run(
-            [*command, "install", *offline, *options, self.sources],
+            [*command, "install", *offline, *options, str(self.sources)],
             capture_output=True,
             text=True,
             timeout=100,

@@ -56,7 +56,8 @@ def told(tmp_path: Path, script: Script) -> dict[str, object]:
 
 
 def test_the_command_is_given_the_event(tmp_path: Path, script: Script) -> None:
-    assert {key: told(tmp_path, script)[key] for key in EVENT} == EVENT
+    given = told(tmp_path, script)
+    assert {key: given[key] for key in EVENT} == EVENT
 
 
 def test_the_command_is_given_one_line(tmp_path: Path, script: Script) -> None:
