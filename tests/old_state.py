@@ -17,6 +17,8 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from mirage_hooks.boot.process import boot_id
+
 DATA = Path(__file__).parent / "data" / "state-1"
 
 MANIFEST = """\
@@ -35,6 +37,7 @@ IMAGES = {
     "three": b"#!/bin/sh\necho I am broken\nexit 2\n",
 }
 
+_ANOTHER_BOOT = "00000000-0000-4000-8000-000000000000"
 _TEXT = {".json", ".jsonl", ".toml", ".log", ""}
 
 
@@ -107,7 +110,7 @@ def _record(command: str, into: Path) -> None:
         for path in into.rglob("*"):
             if path.is_file() and path.suffix in _TEXT:
                 text = path.read_text().replace(str(clone), "/srv/deployment")
-                path.write_text(text.replace(scratch, "/run"))
+                path.write_text(text.replace(scratch, "/run").replace(boot_id(), _ANOTHER_BOOT))
 
 
 if __name__ == "__main__":

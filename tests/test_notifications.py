@@ -4,7 +4,6 @@ import json
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -148,20 +147,17 @@ def test_all_that_is_told_is_an_outcome(told: Told) -> None:
 
 
 def test_a_deploy_does_not_wait_for_the_command(told: Told) -> None:
-    told.use("sleep 5")
-    began = time.monotonic()
+    told.use("sleep 100")
     told.site.command("deploy")
-    took = time.monotonic() - began
-    assert (took < 5, told.tellers() != []) == (True, True)
+    assert told.tellers() != []
 
 
 def test_a_command_that_hangs_holds_up_nothing_of_the_next_deploy(told: Told) -> None:
-    told.use("sleep 5")
+    told.use("sleep 100")
     told.site.command("deploy")
-    began = time.monotonic()
     told.site.publish("two")
     told.site.pull()
-    assert (told.site.page(), time.monotonic() - began < 5) == ("two", True)
+    assert (told.site.page(), told.tellers() != []) == ("two", True)
 
 
 def test_what_was_sent_is_told_though_who_sent_it_was_killed(told: Told) -> None:
@@ -203,6 +199,7 @@ def test_a_guest_that_ends_for_good_is_told(told: Told) -> None:
 def test_a_command_that_is_named_later_is_told_at_once(told: Told) -> None:
     told.site.tell_host(notify={"command": []})
     told.site.command("deploy")
+    told.events()
     told.site.tell_host(notify={"command": [str(told.script)]})
     tender(told.site).kill(signal.SIGKILL)
     wait_for(lambda: told.site.monitor().restarts == 1)
@@ -224,9 +221,11 @@ def test_a_monitor_keeps_nothing_of_who_told_for_it(told: Told) -> None:
 
 def test_a_guest_is_restarted_while_the_command_hangs(told: Told) -> None:
     told.site.command("deploy")
-    told.use("sleep 5")
+    told.events()
+    told.use("sleep 100")
     tender(told.site).kill(signal.SIGKILL)
-    wait_for(lambda: told.site.monitor().restarts == 1 and told.site.page() == "one", 4)
+    wait_for(lambda: told.site.monitor().restarts == 1 and told.site.page() == "one")
+    assert told.tellers() != []
 
 
 # Where telling fails.
