@@ -17,6 +17,8 @@ LINE_BYTES = 4096
 
 REDACTED = b"[redacted]"
 
+_NOTE = "[mirage-hooks: "
+
 # What could move a cursor, colour a terminal or turn text around is shown instead of obeyed:
 # C0 without tab, DEL, C1, the bidirectional controls (Unicode TR 36, 3.7) and what ends a line.
 _HARMLESS = {
@@ -32,6 +34,12 @@ _HARMLESS = {
 def harmless(text: str) -> str:
     """Return `text` with every control character made visible."""
     return text.translate(_HARMLESS)
+
+
+def date(seconds: float) -> str:
+    """Return a time as log lines begin with it: ISO 8601, UTC, milliseconds. They sort as text."""
+    whole = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
+    return f"{whole}.{int(seconds % 1 * 1000):03d}Z"
 
 
 class Redactor:
@@ -96,7 +104,7 @@ class ConsoleLog:
     def note(self, text: str) -> None:
         """Add a line of the monitor's own."""
         self.flush()
-        self._store([f"[mirage-hooks: {text}]".encode()])
+        self._store([f"{_NOTE}{text}]".encode()])
 
     def _take(self, data: bytes) -> None:
         *ended, last = (self._pending + data).split(b"\n")
@@ -106,13 +114,12 @@ class ConsoleLog:
             self._store([*lines, *cut])
 
     def _store(self, lines: list[bytes]) -> None:
-        now = time.time()
-        date = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now)) + f".{int(now % 1 * 1000):03d}Z"
+        now = date(time.time())
         if self._unreported:
-            note = b"[mirage-hooks: %d bytes were dropped here]" % self._unreported
-            if self._append([_row(date, note)]) == 0:
+            note = f"{_NOTE}{self._unreported} bytes were dropped here]".encode()
+            if self._append([_row(now, note)]) == 0:
                 self._unreported = 0
-        lost = self._append([_row(date, line) for line in lines])
+        lost = self._append([_row(now, line) for line in lines])
         if lost:
             dropped = sum(len(line) + 1 for line in lines[-lost:])
             self._unreported += dropped
@@ -150,9 +157,9 @@ def _pieces(line: bytes) -> list[bytes]:
     return [line[at : at + LINE_BYTES] for at in range(0, len(line), LINE_BYTES)] or [b""]
 
 
-def _row(date: str, line: bytes) -> bytes:
+def _row(when: str, line: bytes) -> bytes:
     text = line.removesuffix(b"\r").decode(errors="backslashreplace")
-    return f"{date} {harmless(text)}\n".encode()
+    return f"{when} {harmless(text)}\n".encode()
 
 
 def tail(path: str, lines: int) -> list[str]:
@@ -170,3 +177,9 @@ def tail(path: str, lines: int) -> list[str]:
 def text_of(line: str) -> str:
     """Return a console line without its date."""
     return line.partition(" ")[2]
+
+
+def said(path: str, lines: int) -> list[str]:
+    """Return what the guest itself said in the last lines of a console, without dates."""
+    texts = map(text_of, tail(path, lines))
+    return [text for text in texts if not text.startswith(_NOTE)]

@@ -12,10 +12,17 @@ import os
 import signal
 import socket
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
+from typing import TypeVar
 
 from mirage_hooks.boot.files import write_atomic
 from mirage_hooks.boot.process import ProcessId
+
+# Of what orders and a monitor's state look like. One that only gained fields is no new format: what
+# is not known is passed over, and what is missing has a default.
+FORMAT = 1
+
+T = TypeVar("T")
 
 ORDERS = "orders.json"
 STATE = "monitor.json"
@@ -72,6 +79,7 @@ class Orders:
     console_bytes: int
     events: str
     settled: str
+    format: int = FORMAT
 
 
 @dataclass
@@ -87,6 +95,7 @@ class MonitorState:
     exit_code: int | None = None
     restarts: int = 0
     dropped: int = 0
+    format: int = FORMAT
 
     @property
     def alive(self) -> bool:
@@ -103,23 +112,33 @@ def read_orders(folder: str) -> Orders:
     """Read a generation's orders."""
     with open(os.path.join(folder, ORDERS), encoding="utf-8") as file:
         orders = json.load(file)
-    return Orders(**{**orders, "restart": RestartPolicy(**orders["restart"])})
+    return _make(Orders, {**orders, "restart": _make(RestartPolicy, orders["restart"])})
 
 
 def state_from(raw: Mapping[str, object]) -> MonitorState:
-    """Return a state from what JSON made of it. Raises TypeError, ValueError for a damaged one."""
+    """Return a state from what JSON made of it, by this version's monitor or another's.
+
+    Raises TypeError, ValueError for one that is damaged, or of a newer format.
+    """
     values = dict(raw)
     for key in ("monitor", "tender"):
         if (process := values[key]) is not None:
             if not isinstance(process, dict):
                 raise TypeError(f"{key} is no process")
-            values[key] = ProcessId(**process)
-    return MonitorState(**values)  # type: ignore[arg-type]
+            values[key] = _make(ProcessId, process)
+    return _make(MonitorState, values)
+
+
+def _make(kind: type[T], raw: Mapping[str, object]) -> T:
+    """Return a dataclass from its fields; others, which another version may have, are left out."""
+    if int(str(raw.get("format", FORMAT))) > FORMAT:
+        raise ValueError(f"its format is {raw['format']}, and this version knows {FORMAT}")
+    return kind(**{one.name: raw[one.name] for one in fields(kind) if one.name in raw})  # type: ignore[arg-type]
 
 
 def policy_from(raw: Mapping[str, object]) -> RestartPolicy:
     """Return a policy from what JSON made of it. Raises TypeError, ValueError for none."""
-    policy = RestartPolicy(**raw)  # type: ignore[arg-type]
+    policy = _make(RestartPolicy, raw)
     if policy.on not in {"never", "failure", "always"}:
         raise ValueError(f"no restart policy: {policy.on!r}")
     return RestartPolicy(policy.on, int(policy.limit), float(policy.window))

@@ -43,6 +43,7 @@ from mirage_hooks.boot.request import Request
 from mirage_hooks.boot.revision import Revision
 from mirage_hooks.boot.secrets import Vault
 from mirage_hooks.boot.store import Store
+from mirage_hooks.boot.tell import Teller
 
 _BUG_EXIT_CODE = 70  # EX_SOFTWARE of sysexits.h
 
@@ -81,7 +82,9 @@ class Converger:
             store = self._store = Store(self._state.store, bound.limits.image << 20)
             tip = self._repository.tip(bound.branch)
             self._say(
-                "converge.started", f"{bound.branch} at {short(tip.id)} ({self._request.origin})"
+                "converge.started",
+                f"{bound.branch} at {short(tip.id)} ({self._request.origin}), "
+                f"deploy {self._journal.converge}",
             )
             self._say_branch(bound.branch)
             known = recover.recover(self._state, self._journal)
@@ -312,7 +315,7 @@ def main() -> None:
     os.umask(0o077)
     leave_operation()
     journal.rotate(str(state.events))
-    log = Journal(str(state.events), converge, _print)
+    log = Journal(str(state.events), converge, _print, Teller(str(state.folder)).tell)
     try:
         collect.forget_runs(state)
         code = Converger(Repository(common_dir), request.parse(raw), log).run()

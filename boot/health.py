@@ -179,7 +179,6 @@ def _foreign(state: MonitorState, port: int, ports: tuple[int, ...]) -> str | No
 
 
 def _console(path: str, pattern: re.Pattern[str]) -> str | None:
-    for line in console.tail(path, 10_000):
-        if pattern.search(console.text_of(line)):
-            return None
+    if any(map(pattern.search, console.said(path, 10_000))):
+        return None
     return f"no line on the console like {pattern.pattern!r}"

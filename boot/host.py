@@ -100,6 +100,19 @@ class Tenders(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
                 check_path(key, path)
 
 
+class Notify(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The command that is told of outcomes: a program and its arguments, none for no command."""
+
+    command: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for program in self.command[:1]:
+            check_path("command", program)
+        for word in self.command:
+            if not word.isprintable():
+                raise ValueError(f"command: {word!r} holds a control character")
+
+
 def check_path(key: str, path: str) -> None:
     """Raise ValueError for what is no whole path."""
     if not path.startswith("/") or not path.isprintable():
@@ -122,6 +135,7 @@ class Host(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     networks: dict[str, HostNetwork] = {}
     volumes: dict[str, HostVolume] = {}
     tenders: Tenders = Tenders()
+    notify: Notify = Notify()
 
     def __post_init__(self) -> None:
         if not self.branch or _NO_BRANCH.search(self.branch):
@@ -166,6 +180,7 @@ def parse(text: str, source: str) -> Host:
     guests = tables.take_table(host, "guest", source)
     limits = tables.convert(host.pop("limits", {}), Limits, source, "limits")
     tenders = tables.convert(host.pop("tenders", {}), Tenders, source, "tenders")
+    notify = tables.convert(host.pop("notify", {}), Notify, source, "notify")
     secrets = _take(host, "secrets", Secrets, source)
     networks = _take(host, "networks", HostNetwork, source)
     volumes = _take(host, "volumes", HostVolume, source)
@@ -187,6 +202,7 @@ def parse(text: str, source: str) -> Host:
         networks=networks,
         volumes=volumes,
         tenders=tenders,
+        notify=notify,
     )
 
 

@@ -5,6 +5,7 @@ out in a single write to a file opened with O_APPEND, so that writers do not mix
 """
 
 import contextlib
+import fcntl
 import json
 import os
 import sys
@@ -12,25 +13,28 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 
-from mirage_hooks.boot.console import harmless
+from mirage_hooks.boot.console import date, harmless
 
-# Past this size the log is set aside (once: .1 is replaced) when the next converge starts.
+# Past this size the log is set aside (once: .1 is replaced).
 ROTATE_BYTES = 4 * 1024 * 1024
+
+_APPENDING = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
 
 
 def complain(text: str) -> None:
-    """Print what cannot be logged; where that is not possible either, it has to be lost."""
+    """Print, dated, what cannot be logged; where that is not possible either, it has to be lost."""
     with contextlib.suppress(OSError, ValueError):
-        print(text, file=sys.stderr)
+        print(f"{date(time.time())} {text}", file=sys.stderr)
 
 
 def append(path: str, event: dict[str, object]) -> None:
     """Append one event. A full disk loses the event, never the deploy."""
     line = encode(event).encode() + b"\n"
     try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        descriptor = os.open(path, _APPENDING, 0o600)
         try:
             os.write(descriptor, line)
+            _set_aside(path, descriptor, ROTATE_BYTES)
         finally:
             os.close(descriptor)
     except OSError as error:
@@ -55,11 +59,35 @@ def rotate(path: str, limit: int = ROTATE_BYTES) -> None:
             size = file.seek(0, os.SEEK_END)
             if size and os.pread(file.fileno(), 1, size - 1) != b"\n":
                 file.write(b"\n")
-        if size > limit:
-            os.rename(path, path + ".1")
+            _set_aside(path, file.fileno(), limit)
     except OSError as error:
         if not isinstance(error, FileNotFoundError):
             complain(f"event log not rotated: {error}")
+
+
+def _set_aside(path: str, descriptor: int, limit: int) -> None:
+    """Set an open log aside if it has grown too large, and nobody else has done so already."""
+    if os.fstat(descriptor).st_size <= limit:
+        return
+    # Else a second writer would set the new log aside, over the old one.
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    with contextlib.suppress(FileNotFoundError):
+        if os.path.samestat(os.stat(path), os.fstat(descriptor)):
+            os.rename(path, path + ".1")
+
+
+def bound_own(path: str, limit: int) -> None:
+    """Set the log that is this process's standard error aside if it has grown too large."""
+    try:
+        if not os.path.samestat(os.stat(path), os.fstat(2)):
+            return
+        _set_aside(path, 2, limit)
+        new = os.open(path, _APPENDING, 0o600)
+        for stream in (1, 2):
+            os.dup2(new, stream)
+        os.close(new)
+    except OSError as error:
+        complain(f"{path} not rotated: {error}")
 
 
 def read(path: str) -> Iterator[dict[str, object]]:
@@ -83,13 +111,24 @@ def parse(line: str) -> dict[str, object] | None:
     return event if isinstance(event, dict) and "message" in event else None
 
 
-class Journal:
-    """The events of one converge: into the log, and to whoever follows this converge."""
+def _tell_nobody(event: dict[str, object]) -> None:
+    pass
 
-    def __init__(self, path: str, converge: str, follower: Callable[[str], None]) -> None:
+
+class Journal:
+    """The events of one converge: into the log, to who follows it, to who is to be told of it."""
+
+    def __init__(
+        self,
+        path: str,
+        converge: str,
+        follower: Callable[[str], None],
+        tell: Callable[[dict[str, object]], object] = _tell_nobody,
+    ) -> None:
         self.converge = converge
         self._path = path
         self._follower = follower
+        self._tell = tell
         self._lock = threading.Lock()
 
     def event(self, name: str, message: str, **fields: object) -> None:
@@ -100,3 +139,4 @@ class Journal:
         append(self._path, event)
         with self._lock:  # guests are switched side by side
             self._follower(encode(event))
+            self._tell(event)

@@ -3,8 +3,8 @@
 import time
 from functools import partial
 
+from mirage_hooks.boot import console as consoles
 from mirage_hooks.boot import control, health, network, sockets
-from mirage_hooks.boot.console import tail, text_of
 from mirage_hooks.boot.control import MonitorState
 from mirage_hooks.boot.errors import HostError
 from mirage_hooks.boot.health import Subject, Verdict
@@ -32,7 +32,7 @@ def judge(
     observed, warnings = _observe(journal, generation, monitor(), watch, console)
     seen: dict[str, object] = {"observed": observed, "warnings": warnings}
     if not verdict.healthy:
-        said = [text_of(line) for line in tail(console, _CONSOLE_LINES)]
+        said = consoles.said(console, _CONSOLE_LINES)
         known = (what for sign, what in _KNOWN_CAUSES.items() if any(sign in one for one in said))
         reason = "; ".join([verdict.reason, *known])
         generation = state.save(generation.become(Phase.FAILED, reason=reason, **seen))

@@ -27,6 +27,7 @@ from mirage_hooks.boot import control, journal, learned
 from mirage_hooks.boot.console import ConsoleLog
 from mirage_hooks.boot.control import MonitorState, Orders
 from mirage_hooks.boot.process import identify
+from mirage_hooks.boot.tell import Teller
 from mirage_hooks.boot.tender import Tender
 
 # Exit codes a MirageOS guest is not booted again after: --help (63) and a bad argument (64) come
@@ -37,6 +38,10 @@ _HOPELESS = frozenset({63, 64})
 _BACKOFF_FIRST = 0.5
 _BACKOFF_LONGEST = 60.0
 
+# Past this size the monitor's own log is set aside.
+_LOG = "monitor.log"
+_LOG_BYTES = 256 * 1024
+
 
 class Monitor:
     """One generation, from armed to ended."""
@@ -44,6 +49,8 @@ class Monitor:
     def __init__(self, folder: str, orders: Orders, controller: socket.socket) -> None:
         self._orders = orders
         self._state_file = os.path.join(folder, control.STATE)
+        self._log = os.path.join(folder, _LOG)
+        self._teller = Teller(os.path.dirname(orders.events))
         self._console = ConsoleLog(
             os.path.join(folder, control.CONSOLE), orders.console_bytes, orders.redact
         )
@@ -96,17 +103,25 @@ class Monitor:
 
     def _event(self, name: str, message: str, **fields: object) -> None:
         orders = self._orders
-        journal.append(
-            orders.events,
-            journal.make_event(
-                name,
-                orders.converge,
-                f"{orders.guest}: {message}",
-                guest=orders.guest,
-                generation=orders.generation,
-                **fields,
-            ),
+        event = journal.make_event(
+            name,
+            orders.converge,
+            f"{orders.guest}: {message}",
+            guest=orders.guest,
+            generation=orders.generation,
+            **fields,
         )
+        journal.bound_own(self._log, _LOG_BYTES)
+        journal.append(orders.events, event)
+        if (pid := self._teller.tell(event)) is not None:
+            self._selector.register(os.pidfd_open(pid), selectors.EVENT_READ, self._forget)
+        self._teller.close()  # what tells does not stay in memory either
+
+    def _forget(self, teller: int) -> None:
+        """Reap a process that has told of an event."""
+        self._selector.unregister(teller)
+        os.waitid(os.P_PIDFD, teller, os.WEXITED)
+        os.close(teller)
 
     # The tender.
 
@@ -127,6 +142,8 @@ class Monitor:
         self.state.started = time.time()
         self._tender.go()
         self._enter("running")
+        orders = self._orders
+        self._console.note(f"generation {orders.generation} boots, by deploy {orders.converge}")
 
     def _drain(self) -> None:
         if not self._tender.drain():
@@ -145,7 +162,8 @@ class Monitor:
         self._unsettle()
         self._console.note(f"the guest {self.state.exit}")
         if armed:
-            self._event("guest.ended", f"the armed tender {self.state.exit}")
+            text = f"the armed tender {self.state.exit}"
+            self._event("guest.ended", text, exit=self.state.exit_code)
             self._enter("disarmed")
         elif self._controller is not None:
             self._enter("exited")
@@ -299,7 +317,7 @@ def main() -> None:
     controller = socket.socket(fileno=descriptor)
     # It came by inheritance, and must not go on to the guest.
     controller.set_inheritable(False)
-    log = open(os.path.join(folder, "monitor.log"), "a", encoding="utf-8", buffering=1)  # noqa: SIM115
+    log = open(os.path.join(folder, _LOG), "a", encoding="utf-8", buffering=1)  # noqa: SIM115
     with DaemonContext(
         detach_process=True,
         umask=0o077,

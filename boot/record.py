@@ -11,8 +11,9 @@ guests/GUEST/N/               one generation:
     generation.json           its record, the converger's
     orders.json               what its monitor was told
     monitor.json              what its monitor says
-    console.log, monitor.log  what the guest and the monitor printed
+    console.log, monitor.log  what the guest and the monitor printed; .1 of each is what was before
 guests/GUEST/history.jsonl    what is left of generations that were collected (history.py)
+notify.lock                   whose event the operator's command is told (notify.py)
 gone                          commits that cannot be pinned: said already (collect.py)
 store/                        unpacked images (store.py)
 secrets/                      secret arguments (secrets.py)
@@ -94,6 +95,10 @@ class Generation(msgspec.Struct, frozen=True, kw_only=True):
     def become(self, phase: Phase, **changes: object) -> "Generation":
         """Return the record in another phase."""
         return msgspec.structs.replace(self, phase=phase, **changes)
+
+
+class _Format(msgspec.Struct):
+    format: int | None = None
 
 
 class Intent(msgspec.Struct, frozen=True):
@@ -217,7 +222,9 @@ class State:
         """Return what a generation's monitor last said of itself, None where it said nothing."""
         path = self.generation_folder(generation.guest, generation.number) / control.STATE
         try:
-            return control.state_from(msgspec.json.decode(path.read_bytes()))
+            data = path.read_bytes()
+            _refuse_newer(path, data, control.FORMAT)
+            return control.state_from(msgspec.json.decode(data))
         except FileNotFoundError:
             return None
         except (msgspec.DecodeError, TypeError, ValueError, KeyError) as error:
@@ -282,11 +289,24 @@ class State:
 
 def _decode(path: Path, to: type[T]) -> T | None:
     try:
-        return msgspec.json.decode(path.read_bytes(), type=to)
+        data = path.read_bytes()
+        _refuse_newer(path, data, FORMAT)
+        return msgspec.json.decode(data, type=to)
     except FileNotFoundError:
         return None
     except msgspec.DecodeError as error:
         raise _damaged(path, error) from None
+
+
+def _refuse_newer(path: Path, data: bytes, known: int) -> None:
+    """Raise HostError for a file of a format that came after this version, DecodeError for none."""
+    found = msgspec.json.decode(data, type=_Format).format
+    if found is not None and found > known:
+        raise HostError(
+            f"{path} was written by a newer mirage-hooks: its format is {found}, and this version "
+            f"knows {known}",
+            "what runs goes on running; install that version again, then run: mirage-hooks install",
+        )
 
 
 def _damaged(path: Path, error: Exception) -> HostError:

@@ -5,7 +5,7 @@ import select
 import sys
 from pathlib import Path
 
-from mirage_hooks.boot import follow
+from mirage_hooks.boot import follow, severity
 from mirage_hooks.boot.errors import Error
 
 # How long a pipe may stay full before nobody is taken to read it; seconds.
@@ -26,9 +26,9 @@ def deploy(state: str, origin: str, head: str | None = None) -> int:
         run = follow.start(str(common_dir), {"origin": origin, "head": head, "automatic": True})
         follow.follow(run, _show, follow.LIMIT)
     except Error as error:
-        _print(f"mirage-hooks: {error}")
+        _print(f"mirage-hooks: {error}", severity.ERROR)
     except OSError as error:
-        _print(f"mirage-hooks: nothing was deployed: {error}")
+        _print(f"mirage-hooks: nothing was deployed: {error}", severity.ERROR)
     except KeyboardInterrupt:
         _print("mirage-hooks: the deploy goes on; `mirage-hooks logs -f` follows it")
     return 0
@@ -65,16 +65,16 @@ def _leave_trigger(common_dir: Path, owner: str) -> None:
 
 
 def _show(event: dict[str, object]) -> None:
-    _print(f"mirage-hooks: {event['message']}")
+    _print(f"mirage-hooks: {event['message']}", severity.priority(event))
 
 
-def _print(text: str) -> None:
+def _print(text: str, rank: int = severity.WARNING) -> None:
     """Print for whoever follows, if they read.
 
     Behind post-receive is a pipe to the client. When that has gone git reads no more of it, and
     whoever writes more than the pipe holds would hang for ever.
     """
-    data = f"{text}\n".encode(errors="backslashreplace")
+    data = f"{severity.ranked(text, rank, 2)}\n".encode(errors="backslashreplace")
     try:
         sys.stderr.flush()
         while data:

@@ -8,6 +8,7 @@ import traceback
 
 import click
 
+from mirage_hooks.boot import severity
 from mirage_hooks.boot.errors import Error, HostError
 
 _BUG_EXIT_CODE = 70  # EX_SOFTWARE of sysexits.h
@@ -32,7 +33,7 @@ _COMMANDS = {
     "up": "operate",
     "gc": "tidy",
     "history": "inspect",
-    "logs": "inspect",
+    "logs": "logs",
     "completion": "setup",
 }
 
@@ -95,22 +96,23 @@ def main() -> None:
         error.show()
         sys.exit(error.exit_code)
     except Error as error:
-        print(f"mirage-hooks: {error}", file=sys.stderr)
+        _complain(str(error))
         sys.exit(error.exit_code)
     except OSError as error:
         # What is still buffered goes nowhere: it would only fail once more.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         if isinstance(error, BrokenPipeError):
             sys.exit(0)  # whoever read our output, such as head(1), has enough of it
-        print(f"mirage-hooks: {error}", file=sys.stderr)
+        _complain(str(error))
         sys.exit(HostError.exit_code)
     except Exception:
         with tempfile.NamedTemporaryFile(
             "w", prefix="mirage-hooks-bug-", suffix=".log", delete=False
         ) as log:
             log.write(f"{sys.argv}\n{traceback.format_exc()}")
-        print(
-            f"mirage-hooks: this is a bug of mirage-hooks; the log to report: {log.name}",
-            file=sys.stderr,
-        )
+        _complain(f"this is a bug of mirage-hooks; the log to report: {log.name}")
         sys.exit(_BUG_EXIT_CODE)
+
+
+def _complain(text: str) -> None:
+    print(severity.ranked(f"mirage-hooks: {text}", severity.ERROR, 2), file=sys.stderr)

@@ -1,17 +1,24 @@
 """What operators copy: units that systemd takes, and what they run."""
 
+import json
 import shutil
 import subprocess
-from collections.abc import Callable
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from mirage_hooks.installer import crontab, units
 from mirage_hooks.installer.job import Job
+from support import Site, wait_for
 
 COMMAND = "/opt/mirage-hooks/bin/mirage-hooks"
-SYSTEMD = Path(__file__).parent.parent / "contrib" / "systemd"
+CONTRIB = Path(__file__).parent.parent / "contrib"
+SYSTEMD = CONTRIB / "systemd"
 
 needs_systemd = pytest.mark.skipif(
     shutil.which("systemd-analyze") is None, reason="there is no systemd-analyze"
@@ -95,3 +102,103 @@ def test_the_service_deploys_until_the_trigger_stays_empty(
 def test_a_pause_holds_the_service_back(service: Callable[[], str], tmp_path: Path) -> None:
     (tmp_path / "mirage-hooks" / "paused").write_text("{}")
     assert service() == ""
+
+
+# The chat's webhook.
+
+WEBHOOK = CONTRIB / "notify" / "webhook.py"
+EVENT = {
+    "event": "guest.unhealthy",
+    "message": "www: generation 2 is not healthy\n    exit\n    code",
+    "repository": "/srv/deployment",
+    "branch": "main",
+    "host": "alpha",
+}
+
+
+class Chat(ThreadingHTTPServer):
+    """A chat's server, on loopback, and what was posted to it."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Room)
+        self.status, self.posted = 200, list[tuple[str, str | None, Any]]()
+
+
+class Room(BaseHTTPRequestHandler):
+    server: Chat
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        self.server.posted.append((self.path, self.headers["Content-Type"], body))
+        self.send_response(self.server.status)
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def chat() -> Iterator[Chat]:
+    """A chat's server that takes posts."""
+    with Chat() as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+def post(folder: Path, url: str, event: object = EVENT) -> "subprocess.CompletedProcess[str]":
+    """Run the webhook as mirage-hooks does, with an address in its file."""
+    address = folder / "webhook"
+    address.write_text(f"{url}\n")
+    return subprocess.run(
+        [sys.executable, WEBHOOK, address],
+        input=json.dumps(event),
+        env={"PATH": "/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=False,
+    )
+
+
+def test_the_webhook_posts_where_and_what_happened(tmp_path: Path, chat: Chat) -> None:
+    done = post(tmp_path, f"http://127.0.0.1:{chat.server_port}/hooks/secret")
+    text = "*alpha* /srv/deployment (main): www: generation 2 is not healthy\n> exit\n> code"
+    assert (done.returncode, chat.posted) == (
+        0,
+        [("/hooks/secret", "application/json", {"text": text})],
+    )
+
+
+def test_a_chat_that_refuses_is_an_error_that_keeps_the_address(tmp_path: Path, chat: Chat) -> None:
+    chat.status = 403
+    done = post(tmp_path, f"http://127.0.0.1:{chat.server_port}/hooks/secret")
+    assert (done.returncode, done.stderr) == (1, "the webhook answers 403 Forbidden\n")
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:1/secret", "secret", "http://[secret/", ""])
+def test_a_chat_that_cannot_be_reached_is_an_error_that_keeps_the_address(
+    tmp_path: Path, url: str
+) -> None:
+    done = post(tmp_path, url)
+    assert (done.returncode, "not posted" in done.stderr, "secret" in done.stderr) == (
+        1,
+        True,
+        False,
+    )
+
+
+def test_a_deploy_is_posted_to_the_chat(installed: Site, tmp_path: Path, chat: Chat) -> None:
+    address = tmp_path / "webhook"
+    address.write_text(f"http://127.0.0.1:{chat.server_port}/hooks/secret\n")
+    script = tmp_path / "tell"
+    script.write_bytes(WEBHOOK.read_bytes())
+    script.chmod(0o755)
+    installed.tell_host(notify={"command": [str(script), str(address)]})
+    installed.command("deploy")
+    wait_for(lambda: chat.posted)
+    assert "www: generation 1 is healthy" in chat.posted[0][2]["text"]

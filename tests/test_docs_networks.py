@@ -49,6 +49,7 @@ exec bash --norc
 
 # What differs from one run to the next.
 _MASKS = (
+    (re.compile(r"\b[0-9]{8}T[0-9]{6}-[0-9]+\b"), "DEPLOY"),
     (re.compile(r"(?:[0-9a-f]{2}:){5}[0-9a-f]{2}"), "MAC"),
     (re.compile(r"[0-9a-f]{7,}"), "HASH"),
     (re.compile(r"\b[0-9]+(?:\.[0-9]+)? (?:ms|s|MiB|KiB|bytes)\b"), "SIZE"),

@@ -6,9 +6,9 @@ from collections.abc import Callable
 import click
 from click.shell_completion import CompletionItem
 
-from mirage_hooks.boot import follow, host
+from mirage_hooks.boot import follow, host, severity
 from mirage_hooks.boot.environment import leave_operation
-from mirage_hooks.boot.errors import Error
+from mirage_hooks.boot.errors import ConfigError, Error
 from mirage_hooks.boot.record import State
 from mirage_hooks.boot.repository import Repository
 
@@ -48,6 +48,18 @@ def guests(required: bool = False) -> Callable[[Callable[..., int]], Callable[..
     )
 
 
+def named(state: State, guests: tuple[str, ...]) -> list[str]:
+    """Return the guests that are named, all where none is. Raises ConfigError for unknown ones."""
+    names = state.guest_names()
+    for guest in guests:
+        if guest not in names:
+            raise ConfigError(
+                f"no guest {guest!r} was ever booted here",
+                f"these were: {', '.join(names) or 'none'}",
+            )
+    return list(guests) or names
+
+
 def converge(context: click.Context, **request: object) -> int:
     """Start a converge, follow it, and return its exit code."""
     run = follow.start(
@@ -63,4 +75,6 @@ def converge(context: click.Context, **request: object) -> int:
 def _show(event: dict[str, object]) -> None:
     failed = event["event"] == "converge.finished" and event["exit_code"]
     text = f"mirage-hooks: {event['message']}" if failed else str(event["message"])
-    click.echo(text, err=bool(failed))
+    click.echo(
+        severity.ranked(text, severity.priority(event), 2 if failed else 1), err=bool(failed)
+    )

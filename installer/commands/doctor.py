@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from mirage_hooks.boot import host, manifest, ownership, secrets, survey, systemd
+from mirage_hooks.boot import host, manifest, notify, ownership, secrets, survey, systemd
 from mirage_hooks.boot.errors import Error
 from mirage_hooks.boot.guest import Guest
 from mirage_hooks.boot.host import Host
@@ -142,6 +142,7 @@ def _host_file(repository: Repository, state: State) -> Iterator[Finding]:
         yield Finding.of(host.NAME, error)
         return
     yield Finding("ok", host.NAME, f"{bound.branch} deploys")
+    yield from _notify(bound)
     head = repository.head_branch()
     if not repository.git.bare and head != bound.branch:
         yield Finding(
@@ -188,6 +189,16 @@ def _host_file(repository: Repository, state: State) -> Iterator[Finding]:
             "none is described",
             f"commit a {manifest.NAME}, or name guests: mirage-hooks install --help",
         )
+
+
+def _notify(bound: Host) -> Iterator[Finding]:
+    if command := bound.notify.command:
+        try:
+            notify.refuse_unfit(command)
+        except Error as error:
+            yield Finding.of("notify", error)
+        else:
+            yield Finding("ok", "notify", f"{command[0]} is told how things come out")
 
 
 def _unknown(bound: Host, guests: dict[str, Guest]) -> Iterator[Finding]:

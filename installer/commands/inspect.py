@@ -1,6 +1,5 @@
 """Commands that show: what runs, what ran, what was said."""
 
-from functools import partial
 from typing import cast
 
 import click
@@ -8,25 +7,28 @@ import click
 from mirage_hooks.boot import history as histories
 from mirage_hooks.boot import host, journal, lock, manifest, network, survey
 from mirage_hooks.boot.control import MonitorState
-from mirage_hooks.boot.errors import ConfigError, Error
+from mirage_hooks.boot.errors import Error
 from mirage_hooks.boot.guest import short
 from mirage_hooks.boot.history import Past
+from mirage_hooks.boot.host import Host
 from mirage_hooks.boot.plan import Known
-from mirage_hooks.boot.record import Generation, Phase, State
+from mirage_hooks.boot.record import Phase, State
 from mirage_hooks.boot.repository import Repository
-from mirage_hooks.installer import growing
 from mirage_hooks.installer.commands import context as shared
 from mirage_hooks.installer.output import ago, moment, print_json, print_table
+from mirage_hooks.installer.prometheus import Fleet, exposition
 
 _json = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
-_ALL = 1_000_000
 
 
 @click.command()
 @_json
+@click.option("--prometheus", is_flag=True, help="Print metrics, for node_exporter's textfiles.")
 @click.pass_context
-def status(context: click.Context, as_json: bool) -> int:
+def status(context: click.Context, as_json: bool, prometheus: bool) -> int:
     """Show the guests: what runs, since when, where, and how it fares."""
+    if as_json and prometheus:
+        raise click.UsageError("--json and --prometheus exclude each other")
     repository = shared.repository(context)
     state = State(repository.common_dir)
     bound, _ = host.load(state.host_file)
@@ -35,10 +37,16 @@ def status(context: click.Context, as_json: bool) -> int:
     known = survey.look_at_all(state)
     problem = None
     try:
-        for name in manifest.read_guests(tip, bound):
+        described = manifest.read_guests(tip, bound)
+        # Of one that left the repository, and runs no more, `history` tells.
+        known = {name: one for name, one in known.items() if name in described or one.live}
+        for name in described:
             known.setdefault(name, Known())
     except Error as error:
         problem = error.message
+    if prometheus:
+        click.echo(exposition(_fleet(repository, state, bound, known)), nl=False)
+        return 0
     guests = [_describe(state, name, known[name]) for name in sorted(known)]
     behind, fetched = repository.behind(bound.branch), repository.last_fetch()
     converging, pause = lock.holder(state.lock), state.pause()
@@ -84,6 +92,29 @@ def status(context: click.Context, as_json: bool) -> int:
         for warning in cast("list[str]", guest["warnings"]):
             click.echo(f"{guest['guest']}: warning: {warning}")
     return 0
+
+
+def _fleet(repository: Repository, state: State, bound: Host, known: dict[str, Known]) -> Fleet:
+    finished = _last_finished(state)
+    when, code = (finished["time"], finished["exit_code"]) if finished else (None, None)
+    return Fleet(
+        repository.name,
+        {name: known[name] for name in sorted(known)},
+        state.pause() is not None,
+        repository.behind(bound.branch),
+        repository.last_fetch(),
+        when if isinstance(when, float) else None,
+        code if isinstance(code, int) else None,
+    )
+
+
+def _last_finished(state: State) -> dict[str, object] | None:
+    """Return how the last converge ended: one that goes on, or was killed, has not."""
+    for path in sorted(state.runs.glob("*.jsonl"), reverse=True):
+        for event in journal.read(str(path)):
+            if event.get("event") == "converge.finished":
+                return event
+    return None
 
 
 def _warn_of_branch(repository: Repository, branch: str) -> None:
@@ -154,7 +185,7 @@ def _health(known: Known, monitor: MonitorState | None) -> str:
 def history(context: click.Context, guests: tuple[str, ...], lines: int, as_json: bool) -> int:
     """List the generations of guests, newest first: what was booted, why, and how it ended."""
     state = shared.installed(context)
-    names = _named(state, guests)
+    names = shared.named(state, guests)
     found = [past for name in names for past in histories.ever(state, name)]
     found.sort(key=lambda one: (one.generation.created, one.generation.number), reverse=True)
     rows = [_record(past) for past in found[:lines]]
@@ -192,84 +223,3 @@ def _record(past: Past) -> dict[str, object]:
         "converge": generation.converge,
         "collected": past.collected,
     }
-
-
-@click.command()
-@click.argument("guest", required=False, shell_complete=shared.complete_guest)
-@click.option("-f", "--follow", is_flag=True, help="Go on with what comes.")
-@click.option(
-    "-n", "--lines", type=click.IntRange(1), default=50, show_default=True, help="How many."
-)
-@click.option(
-    "--generation", type=click.IntRange(1), metavar="N", help="That generation's console."
-)
-@_json
-@click.pass_context
-def logs(
-    context: click.Context,
-    guest: str | None,
-    follow: bool,
-    lines: int,
-    generation: int | None,
-    as_json: bool,
-) -> int:
-    """Show what a guest printed on its console; without a guest, what deploys did.
-
-    --json prints the deploys' events, an object a line.
-    """
-    state = shared.installed(context)
-    if guest is None:
-        for line in growing.lines(state.events, lines, follow):
-            if (event := journal.parse(line)) is not None:
-                _show_event(event, as_json)
-        return 0
-    if as_json:
-        raise click.UsageError("--json is for the deploys' events: a console is text")
-    _named(state, (guest,))
-    chosen = _chosen(state, guest, generation)
-    newest = generation is None
-    while True:
-        ended = partial(_newer, state, chosen, newest)
-        for line in growing.lines(state.console(chosen), lines, follow, ended):
-            click.echo(line)
-        if not follow:
-            return 0
-        chosen, lines = state.generations(guest)[-1], _ALL
-        click.echo(f"--- generation {chosen.number}", err=True)
-
-
-def _newer(state: State, generation: Generation, wanted: bool) -> bool:
-    return wanted and state.newest(generation.guest) > generation.number
-
-
-def _show_event(event: dict[str, object], as_json: bool) -> None:
-    if as_json:
-        click.echo(journal.encode(event))
-        return
-    when = event.get("time")
-    click.echo(f"{moment(when if isinstance(when, float) else None)} {event['message']}")
-
-
-def _chosen(state: State, guest: str, number: int | None) -> Generation:
-    generations = state.generations(guest)
-    wanted = [one for one in generations if number in {None, one.number}]
-    if wanted:
-        return wanted[-1]
-    if any(past.generation.number == number for past in histories.collected(state, guest)):
-        raise ConfigError(
-            f"generation {number} of {guest} was collected, its console too",
-            f"mirage-hooks history {guest} tells how it ended",
-        )
-    what = "no generation yet" if number is None else f"no generation {number}"
-    raise ConfigError(f"{guest} has {what}", f"mirage-hooks history {guest} lists them")
-
-
-def _named(state: State, guests: tuple[str, ...]) -> list[str]:
-    names = state.guest_names()
-    for guest in guests:
-        if guest not in names:
-            raise ConfigError(
-                f"no guest {guest!r} was ever booted here",
-                f"these were: {', '.join(names) or 'none'}",
-            )
-    return list(guests) or names

@@ -12,7 +12,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mirage_hooks.boot.console import LINE_BYTES, ConsoleLog, Redactor, harmless, tail, text_of
+from mirage_hooks.boot.console import (
+    LINE_BYTES,
+    ConsoleLog,
+    Redactor,
+    date,
+    harmless,
+    said,
+    tail,
+    text_of,
+)
 
 LARGE = 2**21
 BIDI = {chr(code) for code in (*range(0x202A, 0x202F), *range(0x2066, 0x206A))}
@@ -350,3 +359,31 @@ def test_the_tail_of_no_console_is_empty(path: str) -> None:
 
 def test_a_line_without_its_date_keeps_its_spaces() -> None:
     assert text_of("2024-01-01T00:00:00.000Z   three  words ") == "  three  words "
+
+
+# What is the guest's, and what is ours.
+
+
+def test_what_a_guest_said_is_without_dates_and_notes(path: str) -> None:
+    log = ConsoleLog(path, LARGE)
+    log.note("it boots")
+    log.write(b"hello\n")
+    log.note("it ended")
+    assert said(path, 10) == ["hello"]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0.0, "1970-01-01T00:00:00.000Z"),
+        (1.0625, "1970-01-01T00:00:01.062Z"),
+        (1767225599.5, "2025-12-31T23:59:59.500Z"),
+    ],
+)
+def test_a_date_has_milliseconds(seconds: float, text: str) -> None:
+    assert date(seconds) == text
+
+
+@given(st.floats(0, 4e9), st.floats(0, 4e9))
+def test_dates_sort_as_the_times_do(one: float, other: float) -> None:
+    assert (date(min(one, other)) <= date(max(one, other))) is True

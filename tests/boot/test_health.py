@@ -328,6 +328,12 @@ def test_the_date_of_a_line_is_no_part_of_what_the_guest_said(boot: Callable[...
     assert not guest.examine(Check(console=r"^20\d\d-", within="300ms")).healthy
 
 
+def test_what_the_monitor_notes_is_nothing_that_the_guest_said(boot: Callable[..., Guest]) -> None:
+    guest = boot()
+    guest.console.note("generation 1 boots, by deploy c1")
+    assert not guest.examine(Check(console=".", within="300ms")).healthy
+
+
 def test_a_pattern_can_mean_a_whole_line(boot: Callable[..., Guest]) -> None:
     guest = boot()
     guest.console.write(b"ready\n")

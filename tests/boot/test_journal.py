@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import stat
 import subprocess
 import sys
@@ -167,6 +168,69 @@ def test_a_log_is_set_aside_once(log: str) -> None:
         grow(log)
         journal.rotate(log)
     assert messages(log) == ["old"]
+
+
+def test_a_log_that_no_deploy_rotates_is_set_aside_by_who_appends(log: str) -> None:
+    grow(log)
+    add(log, "last of the old")
+    add(log, "first of the new")
+    assert Path(log).read_text().count("\n") == 1
+    assert messages(log) == ["last of the old", "first of the new"]
+
+
+# Appends events that fill a log several times over.
+FILLER = """
+import sys
+from mirage_hooks.boot import journal
+journal.ROTATE_BYTES = 100_000
+for number in range(1000):
+    journal.append(sys.argv[1], journal.make_event("test", "c1", "x" * 500))
+"""
+
+
+def test_a_log_is_bounded_whoever_appends_side_by_side(log: str) -> None:
+    writers = [subprocess.Popen([sys.executable, "-I", "-c", FILLER, log]) for _ in range(4)]
+    assert [writer.wait(30) for writer in writers] == [0] * 4
+    sizes = [path.stat().st_size for path in sorted(Path(log).parent.glob("events.jsonl*"))]
+    # A writer that was about to append to it may do so yet.
+    assert [size for size in sizes if size > 110_000] == []
+
+
+def test_writers_side_by_side_set_aside_no_log_that_is_not_full(log: str) -> None:
+    writers = [subprocess.Popen([sys.executable, "-I", "-c", FILLER, log]) for _ in range(4)]
+    assert [writer.wait(30) for writer in writers] == [0] * 4
+    assert Path(f"{log}.1").stat().st_size >= 100_000
+
+
+# Complains into its own log until that was set aside twice.
+COMPLAINER = """
+import sys
+from mirage_hooks.boot import journal
+for number in range(300):
+    journal.bound_own(sys.argv[1], 10_000)
+    journal.complain(f"{number:03} " + "x" * 96)
+"""
+
+
+def test_a_log_that_a_process_writes_for_itself_is_bounded(tmp_path: Path) -> None:
+    path = tmp_path / "monitor.log"
+    with path.open("a") as own:
+        command = [sys.executable, "-I", "-c", COMPLAINER, str(path)]
+        subprocess.run(command, stdout=own, stderr=own, timeout=30, check=True)
+    old, new = path.with_name("monitor.log.1").read_text(), path.read_text()
+    assert (max(len(old), len(new)) < 10_500, new.splitlines()[-1][25:28]) == (True, "299")
+
+
+def test_a_log_of_somebody_else_is_not_set_aside(tmp_path: Path) -> None:
+    path = tmp_path / "monitor.log"
+    path.write_text("x" * 100)
+    journal.bound_own(str(path), 10)
+    assert [one.name for one in tmp_path.glob("monitor.log*")] == ["monitor.log"]
+
+
+def test_a_complaint_is_dated(capsys: pytest.CaptureFixture[str]) -> None:
+    journal.complain("text")
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT[\d:]{8}\.\d{3}Z text\n", capsys.readouterr().err)
 
 
 def test_a_journal_tells_its_follower_what_it_logs(log: str) -> None:

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from mirage_hooks.boot import control, journal
-from mirage_hooks.boot.console import tail, text_of
+from mirage_hooks.boot.console import said, tail, text_of
 from mirage_hooks.boot.control import Conversation, MonitorState, Orders, RestartPolicy
 from mirage_hooks.boot.process import ProcessId
 from mirage_hooks.boot.tender import explain_exit
@@ -108,6 +108,10 @@ class Monitored:
     def console(self) -> list[str]:
         """Return what the guest printed, without dates."""
         return [text_of(line) for line in tail(str(self.folder / control.CONSOLE), 100_000)]
+
+    def said(self) -> list[str]:
+        """Return what the guest itself printed."""
+        return said(str(self.folder / control.CONSOLE), 100_000)
 
     def events(self) -> list[dict[str, object]]:
         """Return what the monitor logged."""
@@ -419,7 +423,7 @@ def test_files_are_in_the_order_of_their_list(
         image=script(f"cat {control.descriptor(1)} {control.descriptor(0)}"), files=[file, other]
     )
     fired.fire()
-    wait_for(lambda: fired.console()[:2] == ["other", "contents"])
+    wait_for(lambda: fired.said()[:2] == ["other", "contents"])
 
 
 def test_a_file_is_written_to_where_it_is(
@@ -472,7 +476,7 @@ def test_a_file_that_is_missing_keeps_a_monitor_from_standing_armed(
 def test_a_script_can_be_a_guest(start: Start, script: Callable[[str], Path]) -> None:
     fired = start(image=script("echo hello; exec sleep 60"))
     fired.fire()
-    wait_for(lambda: fired.console() == ["hello"])
+    wait_for(lambda: fired.said() == ["hello"])
 
 
 # Stopping.
@@ -616,7 +620,7 @@ def test_an_image_that_cannot_be_executed_says_why_on_the_console(
     fired = start(image=tmp_path / "missing", user=None)
     fired.fire()
     fired.wait_for_phase("exited")
-    assert fired.console()[0].startswith(f"cannot execute {tmp_path}/missing: [Errno 2]")
+    assert fired.said()[0].startswith(f"cannot execute {tmp_path}/missing: [Errno 2]")
 
 
 def test_a_guest_that_is_killed_is_told_by_the_signal(start: Start) -> None:
@@ -786,13 +790,29 @@ def test_a_monitor_that_disarms_leaves_what_is_settled(start: Start, tmp_path: P
     assert (tmp_path / "settled").exists()
 
 
+# What ties its lines to a deploy.
+
+
+def test_the_console_begins_with_the_deploy_that_booted_the_guest(
+    start: Start, script: Callable[[str], Path]
+) -> None:
+    fired = start(image=script("echo hello; exec sleep 60"))
+    fired.fire()
+    wait_for(lambda: len(fired.console()) == 2)
+    assert fired.console() == ["[mirage-hooks: generation 1 boots, by deploy c1]", "hello"]
+
+
+def test_an_armed_guest_has_no_console_yet(start: Start) -> None:
+    assert start().console() == []
+
+
 # Nothing stalls a guest.
 
 
 def test_the_console_is_drained_though_nobody_reads_it(start: Start) -> None:
     fired = start("--chatter=5000")
     fired.serve()
-    wait_for(lambda: len(fired.console()) == 5001)
+    wait_for(lambda: len(fired.said()) == 5001)
 
 
 def test_a_console_that_cannot_be_written_does_not_stall_the_guest(start: Start) -> None:

@@ -389,3 +389,59 @@ def test_removing_the_state_leaves_nothing_of_it(state: State) -> None:
     record(state)
     state.remove()
     assert not state.folder.exists()
+
+
+# Of other versions.
+
+
+def test_a_record_with_a_field_of_another_version_is_read(state: State) -> None:
+    path = record(state)
+    path.write_bytes(path.read_bytes().replace(b'{"format":1,', b'{"format":1,"colour":"red",'))
+    assert state.generations("www") == [generation(1)]
+
+
+def test_a_record_without_a_format_is_of_the_first(state: State) -> None:
+    path = record(state)
+    path.write_bytes(path.read_bytes().replace(b'"format":1,', b""))
+    assert state.generations("www") == [generation(1)]
+
+
+@pytest.mark.parametrize("rest", [b"", b'"phase":"levitating",'])
+def test_a_record_of_a_newer_format_is_refused_as_such(state: State, rest: bytes) -> None:
+    path = record(state)
+    path.write_bytes(path.read_bytes().replace(b'"format":1,', b'"format":2,' + rest))
+    message = f"{path} was written by a newer mirage-hooks: its format is 2"
+    with pytest.raises(HostError, match=message) as refused:
+        state.generations("www")
+    assert "install that version again" in refused.value.hint
+
+
+def said_by_monitor(state: State, **changes: object) -> Path:
+    """Have a monitor's state recorded that says more, or something else; return its file."""
+    said = asdict(MonitorState("running", identify(os.getpid()), None, "/run/socket"))
+    path = record(state).with_name(control.STATE)
+    path.write_bytes(msgspec.json.encode({**said, **changes}))
+    return path
+
+
+def test_a_monitor_of_another_version_may_say_more(state: State) -> None:
+    me = asdict(identify(os.getpid()))
+    said_by_monitor(state, mood="good", monitor={**me, "name": "www"})
+    monitor = state.monitor_state(generation(1))
+    assert monitor == MonitorState("running", identify(os.getpid()), None, "/run/socket")
+
+
+def test_a_monitor_of_an_earlier_version_may_say_less(state: State) -> None:
+    path = said_by_monitor(state)
+    said = msgspec.json.decode(path.read_bytes())
+    for field in ("started", "exit", "exit_code", "restarts", "dropped", "format"):
+        del said[field]
+    path.write_bytes(msgspec.json.encode(said))
+    monitor = state.monitor_state(generation(1))
+    assert monitor == MonitorState("running", identify(os.getpid()), None, "/run/socket")
+
+
+def test_a_monitor_of_a_newer_format_is_refused_as_such(state: State) -> None:
+    path = said_by_monitor(state, format=2, monitor="of another shape")
+    with pytest.raises(HostError, match=f"{path} was written by a newer mirage-hooks"):
+        state.monitor_state(generation(1))

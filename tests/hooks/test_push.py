@@ -228,7 +228,7 @@ def told(push: "subprocess.CompletedProcess[str]") -> list[str]:
 def test_a_push_shows_the_deploy_and_how_it_ended(pushed: Site) -> None:
     commit = pushed.publish("two")[:7]
     lines = told(pushed.push())
-    assert lines[0] == f"mirage-hooks: main at {commit} (push)"
+    assert lines[0].startswith(f"mirage-hooks: main at {commit} (push), deploy ")
     assert lines[-1] == "mirage-hooks: done: www runs as it should"
 
 
