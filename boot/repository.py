@@ -64,9 +64,12 @@ class Repository:
     def is_ancestor(self, old: str, new: str) -> bool:
         """Whether a commit is part of another's history. Raises RepositoryError."""
         try:
-            return self.git.is_ancestor(old, new)
+            self.git.git.merge_base("--is-ancestor", old, new)
         except GitCommandError as error:
+            if error.status == 1:
+                return False
             raise RepositoryError(f"git cannot compare {old} and {new}: {reason(error)}") from None
+        return True
 
     def upstream(self, branch: str) -> tuple[str, str] | None:
         """Return the remote of a branch, and its name there, None where it has none set.

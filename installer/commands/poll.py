@@ -18,21 +18,22 @@ from mirage_hooks.installer.commands import context as shared
 _JITTER = 0.1
 
 
-class _Interval(click.ParamType):
-    name = "duration"
-
-    def convert(
-        self, value: str, param: click.Parameter | None, ctx: click.Context | None
-    ) -> float:
-        try:
-            return max(seconds(value), 1.0)
-        except ValueError as error:
-            self.fail(str(error), param, ctx)
+def _interval(
+    context: click.Context, parameter: click.Parameter, value: str | None
+) -> float | None:
+    del context, parameter
+    try:
+        return max(seconds(value), 1.0) if value is not None else None
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
 
 
 @click.command()
 @click.option(
-    "--every", type=_Interval(), help="Stay in the foreground and poll as often, such as 30s."
+    "--every",
+    callback=_interval,
+    metavar="DURATION",
+    help="Stay in the foreground and poll so often, such as 30s.",
 )
 @click.pass_context
 def poll(context: click.Context, every: float | None) -> int:

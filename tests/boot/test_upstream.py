@@ -13,7 +13,7 @@ from support import run
 @pytest.fixture
 def commits(folder: Path) -> dict[str, str]:
     """Three commits: a base, and two that each lack the other."""
-    made = {}
+    made: dict[str, str] = {}
     for name in ("base", "ours", "theirs"):
         run("git", "checkout", "-q", "--orphan" if not made else "-B", name, cwd=folder)
         if made:
