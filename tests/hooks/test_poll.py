@@ -116,17 +116,27 @@ def test_another_branch_that_is_checked_out_stays_as_it_is(deployed: Site) -> No
     assert (deployed.page(), tip(deployed, "HEAD")) == ("two", before)
 
 
-def test_the_first_poll_brings_the_first_commit_of_an_unborn_branch(
-    site: Site, tmp_path: Path
+def with_a_clean_work_tree(site: Site, folder: Path) -> None:
+    in_a_clone(site, folder)
+    site.install("--deploy")
+    site.git("update-ref", "-d", "refs/heads/main")
+    site.git("rm", "-rqf", ".")
+
+
+def in_a_bare_one(site: Site, folder: Path) -> None:
+    in_a_bare_repository(site, folder)
+    site.install("--deploy")
+    site.git("update-ref", "-d", "refs/heads/main")
+
+
+@pytest.mark.parametrize("lose_it", [with_a_clean_work_tree, in_a_bare_one])
+def test_a_branch_without_a_commit_gets_what_its_upstream_has(
+    site: Site, tmp_path: Path, lose_it: Callable[[Site, Path], None]
 ) -> None:
-    empty = tmp_path / "empty"
-    run("git", "init", "-q", str(empty), cwd=tmp_path)
-    run("git", "clone", "-q", str(empty), str(tmp_path / "anew"), cwd=tmp_path)
-    site.clone = tmp_path / "anew"
-    site.install("--branch", "main")
-    site.git("remote", "set-url", "origin", str(site.upstream))
+    lose_it(site, tmp_path)
+    commit = site.publish("two")
     done = poll(site)
-    assert site.page() == "one", said(done)
+    assert (site.page(), tip(site)) == ("two", commit), said(done)
 
 
 def test_the_command_polls(deployed: Site) -> None:
