@@ -60,7 +60,7 @@ def examine(repository: Repository) -> Iterator[Finding]:
     for hook in hookfile.HOOKS:
         place = Place(hooks, hook, state.folder)
         yield _dropped(hook, place.ours, place.render)
-    yield _dropped("poll", state.poll, pollfile.render)
+    yield from _poll(state)
     yield from _pause(state)
     yield from _host_file(repository, state)
     yield _disk(state)
@@ -119,6 +119,13 @@ def _interpreter(hook: str, path: Path, render: Callable[[str], bytes]) -> Findi
     if python != sys.executable:
         return Finding("ok", hook, f"in place; it runs {python}, this command {sys.executable}")
     return Finding("ok", hook, "in place")
+
+
+def _poll(state: State) -> Iterator[Finding]:
+    try:
+        yield _dropped("poll", state.poll, pollfile.render)
+    except OSError:
+        return  # somebody else's: that was found already
 
 
 def _pause(state: State) -> Iterator[Finding]:

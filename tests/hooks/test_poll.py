@@ -423,10 +423,10 @@ def test_a_poll_that_is_ended_ends_no_deploy(deployed: Site) -> None:
     deployed.args.append("--delay=1500")
     deployed.publish("two")
     process = subprocess.Popen([deployed.state.poll], stderr=subprocess.DEVNULL)
-    wait_for(lambda: len(deployed.outcomes()) == 2)
+    wait_for(lambda: len(deployed.outcomes()) == 2, 30)
     process.terminate()
     assert process.wait(10) != 0
-    wait_for(lambda: deployed.outcomes() == ["ended", "healthy"])
+    wait_for(lambda: deployed.outcomes() == ["ended", "healthy"], 30)
     assert deployed.page() == "two"
 
 
