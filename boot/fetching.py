@@ -42,7 +42,7 @@ _CAUSES = (
     ),
     _Cause(
         "terminal prompts disabled|could not read (Username|Password)|Authentication failed"
-        "|Permission denied \\([^)]*(password|keyboard)",
+        "|Permission denied \\((?!publickey)",
         "it asks for a password, or takes none of what this user has",
         "a poll answers no prompt: give this user a key (a deploy key) or a credential helper",
     ),

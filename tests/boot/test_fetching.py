@@ -19,7 +19,8 @@ SAID = {
     "git@host: Permission denied (publickey).\nfatal: Could not read from remote repository.\n": (
         "this user's key is not accepted there: git@host: Permission denied (publickey)."
     ),
-    "git@host: Permission denied (publickey,password).\n": "it asks for a password",
+    "git@host: Permission denied (publickey,password).\n": "key is not accepted there",
+    "git@host: Permission denied (password).\n": "it asks for a password",
     "fatal: could not read Username for 'https://example.org': terminal prompts disabled\n": (
         "it asks for a password"
     ),

@@ -87,7 +87,7 @@ def test_an_upstream_that_never_answers_is_given_up_in_time(deployed: Site, hang
     deployed.tell_host(poll={"timeout": "1s"})
     began = time.monotonic()
     done = poll(deployed)
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 45  # without a limit a minute would be the least
     assert (done.returncode, "it took more than 1 s" in said(done)) == (REFUSED, True)
 
 
