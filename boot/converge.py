@@ -4,6 +4,7 @@ Run as `python -m mirage_hooks.boot.converge COMMON_DIR ID REQUEST`, by follow.p
 """
 
 import contextlib
+import hashlib
 import os
 import sys
 import time
@@ -14,6 +15,7 @@ from pathlib import Path
 
 from mirage_hooks.boot import (
     collect,
+    faults,
     host,
     journal,
     lock,
@@ -118,13 +120,36 @@ class Converger:
             wish = request.take(
                 self._request, self._state, self._journal, desired, known, self._execution.fetch
             )
+            if self._request.automatic:
+                wish = replace(wish, now=time.time(), host=hashlib.sha256(host_text).hexdigest())
             actions = plan(desired, known, wish)
             self._execution.carry_out(desired, actions)
             self._execution.make_good(desired, actions)
-            if self._execution.changed:
+            if self._note_faults(desired, actions, wish, known) or self._execution.changed:
                 known = survey.look_at_all(self._state)
                 self._sweep(known)
-            return self._finish(tip, desired, bound, host_text, known)
+            return self._finish(tip, desired, bound, host_text, known, wish)
+
+    def _note_faults(
+        self, desired: DesiredState, actions: list[Action], wish: Wish, known: Mapping[str, Known]
+    ) -> bool:
+        """Record what could not be prepared, forget what was; return whether there was either."""
+        unprepared = self._execution.unprepared
+        if wish.now is not None:
+            for name, digest in unprepared.items():
+                before = known.get(name, Known()).fault
+                error = self._execution.faults[name]
+                fault = faults.again(before, digest, wish.host, error, wish.now)
+                self._state.set_fault(name, fault)
+        looked_at = {action.guest for action in actions if not action.postponed}
+        over = {
+            name
+            for name, one in known.items()
+            if one.fault is not None and name in (looked_at | (known.keys() - desired.names))
+        } - unprepared.keys()
+        for name in over:
+            self._state.set_fault(name, None)
+        return bool(unprepared or over)
 
     def _sweep(self, known: Mapping[str, Known]) -> None:
         """Take away what ended generations have left. That it cannot be is no failure."""
@@ -214,6 +239,7 @@ class Converger:
         bound: Host,
         host_text: bytes,
         known: dict[str, Known],
+        wish: Wish,
     ) -> int:
         """Say how it ended, and stamp it as settled if all is as it should be."""
         for name, one in known.items():
@@ -221,7 +247,7 @@ class Converger:
             if pin is not None and not pin_holds(pin, desired.guests.get(name)):
                 self._state.set_intent(name, None)
                 known[name] = replace(one, intent=None)
-        final = plan(desired, known, Wish(allow_empty=True))
+        final = plan(desired, known, Wish(allow_empty=True, now=wish.now, host=wish.host))
         problems, left = dict(self._execution.faults), {}
         for action in final:
             if action.problem is not None:
@@ -261,7 +287,10 @@ class Converger:
         message = f"not as it should be: {told}" if problems else summary
         done = Outcome(self._journal.converge, self._request, boot_id(), self._began, code, message)
         outcome.save(self._state.outcome, done)
-        self._end(code, message, **({"problems": sorted(problems)} if problems else {}))
+        if problems:
+            self._end(code, message, problems=sorted(problems))
+        else:
+            self._end(code, message)
         return code
 
     def _collect(self, bound: Host, desired: DesiredState | None, known: dict[str, Known]) -> None:
@@ -318,7 +347,10 @@ def main() -> None:
     log = Journal(str(state.events), converge, _print, Teller(str(state.folder)).tell)
     try:
         collect.forget_runs(state)
-        code = Converger(Repository(common_dir), request.parse(raw), log).run()
+        asked = request.parse(raw)
+        if asked.quiet:
+            log.hold()
+        code = Converger(Repository(common_dir), asked, log).run()
     except Error as error:
         code = error.exit_code
         log.event("converge.finished", str(error), exit_code=code)

@@ -2,9 +2,11 @@
 
 import os
 
+from mirage_hooks.boot.errors import HostError
+
 # `git rev-parse --local-env-vars`, and what else a hook finds set: they would point every git
 # command at the repository, quarantine or transport of the operation that ran the hook.
-_LEAKING = frozenset(
+LEAKING = frozenset(
     f"GIT_{name}"
     for name in (
         *("ALTERNATE_OBJECT_DIRECTORIES", "CONFIG", "CONFIG_PARAMETERS", "CONFIG_COUNT"),
@@ -15,7 +17,15 @@ _LEAKING = frozenset(
 )
 
 
+def not_found(program: str) -> HostError:
+    """Return the error for a program that is not on the PATH."""
+    return HostError(
+        f"{program} is not found: PATH is {os.environ.get('PATH', 'not set')}",
+        "install it, or have whatever runs this (cron, a unit) set PATH",
+    )
+
+
 def leave_operation() -> None:
     """Make the environment of this process a clean one, whatever git operation it is run from."""
-    for name in _LEAKING & set(os.environ):
+    for name in LEAKING & set(os.environ):
         del os.environ[name]

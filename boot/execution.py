@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Set as AbstractSet
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
@@ -44,7 +45,8 @@ _SIDE_BY_SIDE = 8
 class Execution:
     """The carrying out of one converge's plan, from what is `known` of each guest.
 
-    `faults` are the guests it could not serve, `changed` those it booted, tried to, or stopped.
+    `faults` are the guests it could not serve, `changed` those it booted, tried to, or stopped;
+    `unprepared` are the boot digests that it could not bring to stand armed, by their guest.
     """
 
     def __init__(
@@ -64,7 +66,7 @@ class Execution:
         self._journal = journal
         self._origin = origin
         self._known = known
-        self._unarmed: set[str] = set()
+        self.unprepared: dict[str, str] = {}
         self._unmade: dict[str, HostError] = {}
         self.faults: dict[str, Error] = {}
         self.changed: set[str] = set()
@@ -95,7 +97,8 @@ class Execution:
             taken = sockets.listening(but=_pids(live.values())) if launches else {}
             self._make_bridges(desired, launches)
             armed = [one for one in _side_by_side(partial(self._arm, taken), launches) if one]
-            if not self._postpone(desired, stops):
+            postponed = {action.guest for action in actions if action.postponed}
+            if not self._postpone(desired, stops, postponed):
                 for action in stops:
                     self.stop(action)
                     live.pop(action.guest, None)
@@ -141,7 +144,7 @@ class Execution:
             self.fetch(action.guest, launch)
             switch.arm(action.guest, launch, self._origin, Held.by(self._known))
         except (Error, OSError) as error:
-            self._unarmed.add(action.guest)
+            self.unprepared[action.guest] = launch.boot.digest
             self._fault(action.guest, error)
             return None
         return switch
@@ -164,10 +167,12 @@ class Execution:
             ) from None
         self._store.add(blob)
 
-    def _postpone(self, desired: DesiredState, stops: list[Action]) -> bool:
+    def _postpone(
+        self, desired: DesiredState, stops: list[Action], postponed: AbstractSet[str]
+    ) -> bool:
         """Whether nothing is stopped now: a guest that may take over could not be prepared."""
         new = {name for name in desired.unready if self._known.get(name, Known()).last is None}
-        waiting = sorted({*self.faults, *new})
+        waiting = sorted({*self.faults, *new, *postponed})
         for action in stops if waiting else ():
             text = f"{action.guest}: not stopped while {', '.join(waiting)} cannot be booted"
             self._say("guest.stop-postponed", text, guest=action.guest)
@@ -184,7 +189,7 @@ class Execution:
                 what, holder = wanted
                 text = f"{switch.generation.guest}: {what} is still that of {holder}"
                 switch.abandon(text)
-                self._unarmed.add(switch.generation.guest)
+                self.unprepared[switch.generation.guest] = switch.generation.digest
                 self._fault(switch.generation.guest, HostError(text))
             else:
                 free.append(switch)
@@ -245,7 +250,7 @@ class Execution:
         """Roll back what did not come up healthy, and end pins that are over."""
         again = []
         for action in actions:
-            if action.launch is None or not action.boots or action.guest in self._unarmed:
+            if action.launch is None or not action.boots or action.guest in self.unprepared:
                 continue
             known = recover.recover_guest(self._state, self._journal, action.guest)
             self._known[action.guest] = known

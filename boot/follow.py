@@ -59,14 +59,20 @@ class Run:
     path: str
 
 
-def start(common_dir: str, request: dict[str, object]) -> Run:
+def make_id() -> str:
+    """Return an id for a converge that this process is to start: its time, UTC, and its pid."""
+    return f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{os.getpid()}"
+
+
+def start(common_dir: str, request: dict[str, object], converge: str | None = None) -> Run:
     """Start a converger: in a session of its own, its standard streams a file.
 
+    `converge` is the id it gets, where something that belongs to it was logged before.
     A child that kept git's streams would make `git pull | cat` and every push wait for it, and die
     with the terminal. Raises RepositoryError, HostError.
     """
     folder = os.path.join(common_dir, "mirage-hooks")
-    converge = f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{os.getpid()}"
+    converge = converge or make_id()
     runs = os.path.join(folder, "runs")
     path = os.path.join(runs, f"{converge}.jsonl")
     try:

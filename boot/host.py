@@ -1,15 +1,16 @@
 """The host file: what this host lets the repository touch. Never read from a commit."""
 
+import math
 import re
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import msgspec
 
 from mirage_hooks.boot import device, ownership, tables
 from mirage_hooks.boot.device import Forward
 from mirage_hooks.boot.errors import ConfigError, HostError, RepositoryError
-from mirage_hooks.boot.guest import Target, check_name
+from mirage_hooks.boot.guest import Target, check_name, seconds
 
 T = TypeVar("T")
 
@@ -20,6 +21,10 @@ _LINK = re.compile(r"[A-Za-z0-9][-A-Za-z0-9_.]{0,14}\Z")
 
 # git-check-ref-format(1): `main~1` would be read as a revision, not as a branch.
 _NO_BRANCH = re.compile(r"[\0- ~^:?*\[\\\x7f]|\.\.|@\{|//|^[-/.]|[/.]$")
+
+
+# Nobody waits longer for an upstream; seconds.
+_LONGEST_FETCH = 3600.0
 
 
 class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -113,6 +118,25 @@ class Notify(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
                 raise ValueError(f"command: {word!r} holds a control character")
 
 
+class Poll(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How this host polls: how long a fetch may take, and what is done about diverged history.
+
+    `stop` deploys nothing new then; `follow` takes what the upstream has, and keeps what it lacks.
+    """
+
+    timeout: str = "60s"
+    upstream: Literal["stop", "follow"] = "stop"
+
+    def __post_init__(self) -> None:
+        if not 1 <= seconds(self.timeout) <= _LONGEST_FETCH:
+            raise ValueError("timeout has to be between 1s and 1h")
+
+    @property
+    def seconds(self) -> int:
+        """How long a fetch may take."""
+        return math.ceil(seconds(self.timeout))
+
+
 def check_path(key: str, path: str) -> None:
     """Raise ValueError for what is no whole path."""
     if not path.startswith("/") or not path.isprintable():
@@ -136,6 +160,7 @@ class Host(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     volumes: dict[str, HostVolume] = {}
     tenders: Tenders = Tenders()
     notify: Notify = Notify()
+    poll: Poll = Poll()
 
     def __post_init__(self) -> None:
         if not self.branch or _NO_BRANCH.search(self.branch):
@@ -181,6 +206,7 @@ def parse(text: str, source: str) -> Host:
     limits = tables.convert(host.pop("limits", {}), Limits, source, "limits")
     tenders = tables.convert(host.pop("tenders", {}), Tenders, source, "tenders")
     notify = tables.convert(host.pop("notify", {}), Notify, source, "notify")
+    poll = tables.convert(host.pop("poll", {}), Poll, source, "poll")
     secrets = _take(host, "secrets", Secrets, source)
     networks = _take(host, "networks", HostNetwork, source)
     volumes = _take(host, "volumes", HostVolume, source)
@@ -203,6 +229,7 @@ def parse(text: str, source: str) -> Host:
         volumes=volumes,
         tenders=tenders,
         notify=notify,
+        poll=poll,
     )
 
 

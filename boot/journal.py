@@ -21,6 +21,24 @@ ROTATE_BYTES = 4 * 1024 * 1024
 _APPENDING = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
 
 
+# What is told of a converge that changes nothing, or tries in vain: of those that nobody asked for
+# there may be one a minute.
+_NO_NEWS = frozenset(
+    {
+        *("converge.started", "converge.waiting", "converge.shared", "converge.paused"),
+        *("converge.finished", "repository.branch", "guest.planned", "guest.notice"),
+        *("guest.preparing", "guest.tender", "guest.scope", "network.configured", "guest.fault"),
+        "guest.stop-postponed",
+        *("network.fault", "collect.fault"),
+    }
+)
+
+
+def is_news(event: dict[str, object]) -> bool:
+    """Whether an event says that something of what runs was changed."""
+    return event["event"] not in _NO_NEWS
+
+
 def complain(text: str) -> None:
     """Print, dated, what cannot be logged; where that is not possible either, it has to be lost."""
     with contextlib.suppress(OSError, ValueError):
@@ -130,13 +148,29 @@ class Journal:
         self._follower = follower
         self._tell = tell
         self._lock = threading.Lock()
+        self._held: list[dict[str, object]] | None = None
+
+    def hold(self) -> None:
+        """Log nothing until there is news; then all that was held back, in its order."""
+        self._held = []
 
     def event(self, name: str, message: str, **fields: object) -> None:
         """Log one event; `name` is its documented kind, `message` the sentence for people."""
         # What a guest or a repository says may be in it: it obeys no terminal.
         message = "\n".join(map(harmless, message.split("\n")))
         event = make_event(name, self.converge, message, **fields)
-        append(self._path, event)
         with self._lock:  # guests are switched side by side
+            for one in self._due(event):
+                append(self._path, one)
+                self._tell(one)
             self._follower(encode(event))
-            self._tell(event)
+
+    def _due(self, event: dict[str, object]) -> list[dict[str, object]]:
+        """Return what is to be logged now, up to an event."""
+        if self._held is None:
+            return [event]
+        self._held.append(event)
+        if not is_news(event):
+            return []
+        held, self._held = self._held, None
+        return held

@@ -12,6 +12,11 @@ from mirage_hooks.boot.errors import HostError
 from mirage_hooks.boot.users import user_name
 
 
+def obeyed(common_dir: Path) -> list[Path]:
+    """Return what git, or we, do as told by: who may write it may run what they like."""
+    return [common_dir / name for name in ("", "config", "config.worktree", "hooks")]
+
+
 def refuse_foreign(paths: Iterable[Path]) -> None:
     """Raise HostError where one of the paths is somebody else's, or may be written by others.
 

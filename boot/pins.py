@@ -4,6 +4,7 @@ They are this host's own, and hidden from whoever fetches from the repository or
 """
 
 import os
+import time
 from collections.abc import Set
 from contextlib import suppress
 from pathlib import Path
@@ -13,6 +14,9 @@ from mirage_hooks.boot.repository import Repository
 
 _OURS = "refs/mirage-hooks"
 _FOLDER = f"{_OURS}/keep"
+# What the upstream of the branch that deploys had when it was last fetched.
+UPSTREAM = f"{_OURS}/upstream"
+_BACKUP = f"{_OURS}/backup"
 _SECTION = "transfer"
 _HIDDEN = f"{_SECTION}.hideRefs"
 
@@ -34,9 +38,30 @@ def update(repository: Repository, wanted: Set[str]) -> Set[str]:
     return frozenset(new) - there
 
 
+def back_up(repository: Repository, branch: str, commit: str, now: float) -> str:
+    """Return a ref that keeps a commit of a branch, which is about to leave it; one is enough.
+
+    Raises RepositoryError.
+    """
+    folder = f"{_BACKUP}/{branch}"
+    for ref in repository.refs(folder):
+        if repository.resolve(ref) == commit:
+            return ref
+    name = f"{folder}/{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime(now))}"
+    repository.update_refs([f"update {name} {commit}"])
+    return name
+
+
+def backups(repository: Repository) -> list[str]:
+    """Return the refs that keep commits which the upstream had not. Raises RepositoryError."""
+    return repository.refs(_BACKUP)
+
+
 def remove(repository: Repository) -> None:
-    """Drop every pin, and the folders git leaves behind. Raises RepositoryError."""
+    """Drop every pin, and the folders git leaves behind; no backup. Raises RepositoryError."""
     update(repository, frozenset())
+    if repository.resolve(UPSTREAM) is not None:
+        repository.update_refs([f"delete {UPSTREAM}"])
     for folder in ("", "logs"):
         with suppress(OSError):  # none was made, or there is more in it
             (repository.common_dir / folder / _OURS).rmdir()

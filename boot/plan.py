@@ -7,6 +7,7 @@ from enum import StrEnum
 from mirage_hooks.boot.artifact import Missing, Provenance, difference
 from mirage_hooks.boot.control import MonitorState
 from mirage_hooks.boot.errors import ConfigError, Error
+from mirage_hooks.boot.faults import Fault
 from mirage_hooks.boot.guest import Boot, Check, Restart, short
 from mirage_hooks.boot.manifest import Desired, DesiredState
 from mirage_hooks.boot.record import Generation, Intent, Phase
@@ -44,13 +45,17 @@ class Launch:
 
 @dataclass(frozen=True)
 class Action:
-    """One guest, what is done about it, and why. `problem` says what is not as it should be."""
+    """One guest, what is done about it, and why. `problem` says what is not as it should be.
+
+    `postponed` says that it could not be prepared of late, and that its time has not come again.
+    """
 
     verb: Verb
     guest: str
     reason: str
     launch: Launch | None = None
     problem: Error | None = None
+    postponed: bool = False
 
     @property
     def boots(self) -> bool:
@@ -67,7 +72,8 @@ class Known:
 
     `live` is the generation whose guest runs, or is about to be restarted by its `monitor`.
     `given_up` says how the guest of the current generation ended for good, by its restart policy,
-    where it did; `ended_well` whether that was its own success.
+    where it did; `ended_well` whether that was its own success. `fault` is what last kept it from
+    being prepared.
     """
 
     generations: tuple[Generation, ...] = ()
@@ -76,6 +82,7 @@ class Known:
     given_up: str | None = None
     ended_well: bool = False
     intent: Intent | None = None
+    fault: Fault | None = None
 
     def verdict(self, digest: str) -> Generation | None:
         """Return the newest generation of a boot digest that was found healthy or failed."""
@@ -120,13 +127,17 @@ class Wish:
     """What the operator asked for beside what the repository says.
 
     `reboot` names guests to boot again as they are, and nothing else is done then; `retry` tries
-    what failed or was given up, of `retry_only` alone where that names guests.
+    what failed or was given up, of `retry_only` alone where that names guests. `now` is the time,
+    in seconds since the epoch, and `host` the digest of the host file, where nobody asked by hand:
+    what could not be prepared waits then for its own time.
     """
 
     reboot: frozenset[str] = field(default_factory=frozenset)
     retry: bool = False
     retry_only: frozenset[str] = field(default_factory=frozenset)
     allow_empty: bool = False
+    now: float | None = None
+    host: str = ""
 
 
 def as_before(
@@ -157,18 +168,35 @@ def plan(desired: DesiredState, known: Mapping[str, Known], wish: Wish) -> list[
         )
     names = sorted(desired.names | set(known))
     return [
-        decide(
-            name,
-            desired.guests.get(name),
-            desired.unready.get(name),
+        _postpone(
+            decide(
+                name,
+                desired.guests.get(name),
+                desired.unready.get(name),
+                known.get(name, Known()),
+                replace(wish, retry=wish.retry and name in (wish.retry_only or {name})),
+                unselected=name in desired.unselected,
+            ),
             known.get(name, Known()),
-            replace(wish, retry=wish.retry and name in (wish.retry_only or {name})),
-            unselected=name in desired.unselected,
+            wish,
         )
         for name in names
         if name in desired.names or known[name].live is not None
         if not wish.reboot or name in wish.reboot
     ]
+
+
+def _postpone(action: Action, known: Known, wish: Wish) -> Action:
+    """Leave alone what could not be prepared a while ago: what lives goes on living."""
+    fault, launch = known.fault, action.launch
+    if fault is None or wish.now is None or launch is None or not action.boots:
+        return action
+    if not fault.postpones(launch.boot.digest, wish.host, wish.now):
+        return action
+    verb = Verb.KEEP if known.live is not None else Verb.SKIP
+    why = fault.message.removeprefix(f"{action.guest}: ")
+    reason = f"it could not be prepared: {why}; {fault.when}"
+    return Action(verb, action.guest, reason, problem=fault.error, postponed=True)
 
 
 def decide(

@@ -7,6 +7,7 @@ bound                         the hooks' fast path (settled.py)
 events.jsonl                  the event log (journal.py)
 runs/ID.jsonl                 one converge, for those who follow it
 intents/GUEST.json            the operator's word, where it is not `follow`
+faults/GUEST.json             what kept a guest from being prepared, until it is (faults.py)
 guests/GUEST/N/               one generation:
     generation.json           its record, the converger's
     orders.json               what its monitor was told
@@ -18,6 +19,11 @@ gone                          commits that cannot be pinned: said already (colle
 store/                        unpacked images (store.py)
 secrets/                      secret arguments (secrets.py)
 paused                        why hooks deploy nothing, while they do not
+poll                          the script that polls (pollfile.py of the installer)
+poll.lock                     one poll at a time
+poll.bound                    what it is to fetch, and the host file that says so
+poll.json                     what polls have said, while something is wrong
+fetch.log                     what git said to the last fetch of a poll
 
 Beside it, since who may push may not look into it: `mirage-hooks.trigger` (follow.py).
 """
@@ -36,6 +42,7 @@ from mirage_hooks.boot import control, host, installation, ownership
 from mirage_hooks.boot.artifact import Provenance
 from mirage_hooks.boot.control import MonitorState
 from mirage_hooks.boot.errors import HostError
+from mirage_hooks.boot.faults import Fault
 from mirage_hooks.boot.files import sync_folder, write_atomic
 from mirage_hooks.boot.follow import trigger
 from mirage_hooks.boot.guest import Boot, Check, Restart
@@ -149,6 +156,11 @@ class State:
         self.secrets = self.folder / "secrets"
         self._paused = self.folder / "paused"
         self.gone = self.folder / "gone"
+        self.poll = self.folder / "poll"
+        self.poll_bound = self.folder / "poll.bound"
+        self.polls = self.folder / "poll.json"
+        self.fetch_log = self.folder / "fetch.log"
+        self._faults = self.folder / "faults"
         self._intents = self.folder / "intents"
         self._guests = self.folder / "guests"
         self._read: dict[Path, tuple[tuple[int, int], Generation]] = {}
@@ -169,9 +181,10 @@ class State:
         ownership.refuse_foreign([self.folder])
 
     def guest_names(self) -> list[str]:
-        """Return every guest that ever had a generation here, or a word of the operator's."""
+        """Return every guest that ever had a generation here, a fault, or the operator's word."""
         booted = {entry.name for entry in _entries(self._guests)}
-        return sorted(booted | {entry.stem for entry in _entries(self._intents)})
+        told = [*_entries(self._intents), *_entries(self._faults)]
+        return sorted(booted | {entry.stem for entry in told})
 
     def generations(self, guest: str) -> list[Generation]:
         """Return a guest's generations, oldest first. Raises HostError for a damaged record."""
@@ -236,12 +249,15 @@ class State:
 
     def set_intent(self, guest: str, intent: Intent | None) -> None:
         """Record the operator's word on a guest."""
-        path = self._intents / f"{guest}.json"
-        if intent is None:
-            path.unlink(missing_ok=True)
-            return
-        self._intents.mkdir(mode=0o700, exist_ok=True)
-        write_atomic(path, msgspec.json.encode(intent))
+        _write_or_remove(self._intents / f"{guest}.json", intent)
+
+    def fault(self, guest: str) -> Fault | None:
+        """Return what last kept a guest from being prepared, None once it was or for nothing."""
+        return _decode(self._faults / f"{guest}.json", Fault)
+
+    def set_fault(self, guest: str, fault: Fault | None) -> None:
+        """Record what kept a guest from being prepared."""
+        _write_or_remove(self._faults / f"{guest}.json", fault)
 
     def pause(self) -> Pause | None:
         """Return the pause that holds, None for none. Raises HostError where it is damaged."""
@@ -285,6 +301,14 @@ class State:
         """Return the numbers of a guest that are taken, in order, recorded under or not."""
         names = (entry.name for entry in _entries(self._guests / guest))
         return sorted(int(name) for name in names if name.isdecimal())
+
+
+def _write_or_remove(path: Path, value: msgspec.Struct | None) -> None:
+    if value is None:
+        path.unlink(missing_ok=True)
+        return
+    path.parent.mkdir(mode=0o700, exist_ok=True)
+    write_atomic(path, msgspec.json.encode(value))
 
 
 def _decode(path: Path, to: type[T]) -> T | None:

@@ -9,6 +9,7 @@ import git
 from git.exc import GitCommandError, GitError, InvalidGitRepositoryError, NoSuchPathError
 from gitdb.exc import BadName, BadObject
 
+from mirage_hooks.boot import ownership
 from mirage_hooks.boot.errors import RepositoryError
 from mirage_hooks.boot.revision import FOLDER, Blob, Revision, reason, unreadable
 
@@ -51,6 +52,36 @@ class Repository:
             ) from None
         except (GitError, OSError) as error:
             raise RepositoryError(f"git cannot read {self.name}: {reason(error)}") from None
+
+    def resolve(self, ref: str) -> str | None:
+        """Return the id that a ref, by its whole name, points to; None where it is not there."""
+        try:
+            found: str = self.git.git.show_ref("--verify", "--hash", ref)
+        except GitCommandError:
+            return None
+        return found
+
+    def is_ancestor(self, old: str, new: str) -> bool:
+        """Whether a commit is part of another's history. Raises RepositoryError."""
+        try:
+            self.git.git.merge_base("--is-ancestor", old, new)
+        except GitCommandError as error:
+            if error.status == 1:
+                return False
+            raise RepositoryError(f"git cannot compare {old} and {new}: {reason(error)}") from None
+        return True
+
+    def upstream(self, branch: str) -> tuple[str, str] | None:
+        """Return the remote of a branch, and its name there, None where it has none set.
+
+        What `git pull` goes by (git-config(1), branch.<name>.remote and .merge).
+        """
+        keys = (f"branch.{branch}.{key}" for key in ("remote", "merge"))
+        try:
+            remote, ref = (self.git.git.config("--get", key) for key in keys)
+        except GitCommandError:
+            return None
+        return remote, ref
 
     def revision(self, name: str) -> Revision:
         """Return the commit, or the tree, that git knows by a name. Raises RepositoryError."""
@@ -192,9 +223,8 @@ class Repository:
 
     @property
     def obeyed(self) -> list[Path]:
-        """What git, or we, do as told by: who may write it may run what they like."""
-        names = ("", "config", "config.worktree", "hooks")
-        return [self.common_dir / name for name in names]
+        """What git, or we, do as told by (ownership.py)."""
+        return ownership.obeyed(self.common_dir)
 
     def behind(self, branch: str) -> int | None:
         """Return how many commits of its upstream a branch lacks, None where it has no upstream."""

@@ -19,12 +19,14 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     """What is asked of a converge. `origin` says by whom, in a word: pull, deploy, ...
 
     `head` says what is checked out where a hook ran; `automatic` is what nobody asked
-    for by hand: a pause holds it back.
+    for by hand: a pause holds it back, and what could not be prepared of late is not tried again
+    yet; `quiet` is logged only where it changes something.
     """
 
     origin: str
     head: str | None = None
     automatic: bool = False
+    quiet: bool = False
     verb: Literal["deploy", "reboot", "stop", "start", "rollback", "up"] = "deploy"
     guests: tuple[str, ...] = ()
     to: int | None = None

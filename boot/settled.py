@@ -42,11 +42,34 @@ def write(
     if repository.tip(branch).id != seen.id:
         return
     identities = "".join(f"{oid or f'{name} missing'}\n" for name, oid in oids.items())
-    head = f"{FORMAT} {boot_id()} ref: refs/heads/{branch}\n".encode()
     living = "".join(f"{one.pid} {one.start}\n" for one in monitors)
     write_atomic(state.monitors, living.encode())
     write_atomic(state.bound, host_text)
     write_atomic(state.watched, "".join(f"{name}\n" for name in oids).encode())
-    # The hook's sh reads by lines: the last one is ended for it, ended in the file or not.
-    host_lines = host_text if host_text.endswith(b"\n") or not host_text else host_text + b"\n"
-    write_atomic(state.settled, head + host_lines + identities.encode())
+    write_atomic(state.settled, _stamp(branch, host_text, identities))
+
+
+def holds(state: State, repository: Repository, branch: str, host_text: bytes) -> bool:
+    """Whether the state is settled: what the hook asks, asked in Python.
+
+    Raises RepositoryError.
+    """
+    try:
+        stamp = state.settled.read_bytes()
+        names = state.watched.read_text(encoding="utf-8").splitlines()
+        monitors = [line.split() for line in state.monitors.read_text().splitlines()]
+    except FileNotFoundError:
+        return False
+    return stamp == _stamp(branch, host_text, repository.identify(names)) and all(
+        ProcessId(boot_id(), int(pid), int(start)).alive for pid, start in monitors
+    )
+
+
+def lines(text: bytes) -> bytes:
+    """Return a file as sh reads it, by lines: the last one is ended, ended in the file or not."""
+    return text if text.endswith(b"\n") or not text else text + b"\n"
+
+
+def _stamp(branch: str, host_text: bytes, identities: str) -> bytes:
+    head = f"{FORMAT} {boot_id()} ref: refs/heads/{branch}\n"
+    return head.encode() + lines(host_text) + identities.encode()

@@ -23,6 +23,8 @@ _OUTCOMES = {
     "repository.fetch-failed": WARNING,
     "repository.diverged": ERROR,
     "repository.followed": WARNING,
+    "repository.blocked": ERROR,
+    "repository.mended": NOTICE,
     "state.rebuilt": WARNING,
     "state.damaged": ERROR,
     "converge.finished": ERROR,  # with another exit code than 0

@@ -26,6 +26,7 @@ def look(state: State, guest: str) -> Known:
         given_up=f"the guest {ended.exit}{_BY_ITSELF[ended.phase]}" if ended is not None else None,
         ended_well=ended is not None and ended.exit_code == 0,
         intent=state.intent(guest),
+        fault=state.fault(guest),
     )
 
 

@@ -26,11 +26,11 @@ def deploy(state: str, origin: str, head: str | None = None) -> int:
         run = follow.start(str(common_dir), {"origin": origin, "head": head, "automatic": True})
         follow.follow(run, _show, follow.LIMIT)
     except Error as error:
-        _print(f"mirage-hooks: {error}", severity.ERROR)
+        say(f"mirage-hooks: {error}", severity.ERROR)
     except OSError as error:
-        _print(f"mirage-hooks: nothing was deployed: {error}", severity.ERROR)
+        say(f"mirage-hooks: nothing was deployed: {error}", severity.ERROR)
     except KeyboardInterrupt:
-        _print("mirage-hooks: the deploy goes on; `mirage-hooks logs -f` follows it")
+        say("mirage-hooks: the deploy goes on; `mirage-hooks logs -f` follows it")
     return 0
 
 
@@ -52,23 +52,23 @@ def _leave_trigger(common_dir: Path, owner: str) -> None:
     try:
         follow.leave_trigger(common_dir)
     except OSError as error:
-        _print(
+        say(
             f"mirage-hooks: nothing was deployed: the guests here are {owner}'s, and no trigger "
             f"can be left for them: {error}\n"
             f"  as {owner}, run: mirage-hooks deploy; docs/push.md has how a push can do it"
         )
         return
-    _print(
+    say(
         f"mirage-hooks: the guests here are {owner}'s: a trigger is left for their next "
         "`mirage-hooks deploy`"
     )
 
 
 def _show(event: dict[str, object]) -> None:
-    _print(f"mirage-hooks: {event['message']}", severity.priority(event))
+    say(f"mirage-hooks: {event['message']}", severity.priority(event))
 
 
-def _print(text: str, rank: int = severity.WARNING) -> None:
+def say(text: str, rank: int = severity.WARNING) -> None:
     """Print for whoever follows, if they read.
 
     Behind post-receive is a pipe to the client. When that has gone git reads no more of it, and

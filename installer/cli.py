@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import shutil
 import sys
 import tempfile
 import traceback
@@ -9,6 +10,7 @@ import traceback
 import click
 
 from mirage_hooks.boot import severity
+from mirage_hooks.boot.environment import not_found
 from mirage_hooks.boot.errors import Error, HostError
 
 _BUG_EXIT_CODE = 70  # EX_SOFTWARE of sysexits.h
@@ -22,6 +24,7 @@ _COMMANDS = {
     "doctor": "doctor",
     "status": "inspect",
     "plan": "operate",
+    "poll": "poll",
     "verify": "verify",
     "deploy": "operate",
     "reboot": "operate",
@@ -75,6 +78,8 @@ def _run() -> int:
     """Run the command line. Not by click's own main: where a reader has gone, that ends with 1."""
     if "_MIRAGE_HOOKS_COMPLETE" in os.environ:
         cli.main(prog_name="mirage-hooks")
+    if shutil.which("git") is None:  # GitPython would say so as an ImportError
+        raise not_found("git")
     try:
         with cli.make_context("mirage-hooks", sys.argv[1:]) as context:
             return cli.invoke(context) or 0

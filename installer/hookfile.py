@@ -2,7 +2,7 @@
 
 sh runs the hook that was here before, decides that nothing of ours changed, and ends. Python does
 the rest. An interpreter path in a #! line would be cut at 255 bytes and at a space; here it stands
-quoted in sh.
+quoted in sh. The script that polls (pollfile.py) is made the same way.
 """
 
 import re
@@ -11,7 +11,7 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from mirage_hooks.boot import settled
+from mirage_hooks.boot import settled, upstream
 from mirage_hooks.boot.errors import HostError
 
 
@@ -49,7 +49,7 @@ python={python}
 if [ ! -x "$python" ]; then
     echo "mirage-hooks: nothing was {done}: $python is gone, or out of this user's reach;" \
         "install mirage-hooks again, then run: mirage-hooks install" >&2
-    exit 0
+    exit {lost}
 fi
 {run}
 ':'''
@@ -59,7 +59,7 @@ try:
 except ImportError as error:
     print(f"mirage-hooks: nothing was {done}: {{error}} ({{sys.executable}});",
           "install mirage-hooks again, then run: mirage-hooks install", file=sys.stderr)
-    sys.exit(0)
+    sys.exit({lost})
 sys.exit(main(sys.argv[1], sys.argv[2:]))
 """
 
@@ -128,9 +128,15 @@ untouched() {
         [ -z "$touched" ]
 }"""
 
-_SETTLED = """\
+# A poll moves the branch, and converges by itself when that has been done.
+_POLL = f'if [ "${upstream.POLLED_BY}" -ef "$state" ]; then exit 0; fi'
+
+NEWLINE = """\
 nl='
-'
+'"""
+WATCHED = """$(git cat-file --batch-check='%(objectname)' <"$state/watched")"""
+# `head` is what HEAD is to hold, `watched` what git says of the watched paths.
+_SETTLED = """\
 read -r boot </proc/sys/kernel/random/boot_id
 {head}
 # A monitor that was killed could not say so: is the process with this pid and start time there?
@@ -143,7 +149,7 @@ alive() {{
 {{
     now="{format} $boot $head$nl"
     while IFS= read -r line || [ -n "$line" ]; do now=$now$line$nl; done <"$state/host.toml"
-    now=$now$(git cat-file --batch-check='%(objectname)' <"$state/watched")$nl
+    now=$now{watched}$nl
     was=
     while IFS= read -r line; do was=$was$line$nl; done <"$state/settled"
     while read -r pid start; do
@@ -176,21 +182,50 @@ def render(hook: str, python: str, state: Path | None = None) -> bytes:
         parts += [_UNTOUCHED, _RELEVANT.replace("{old}", _OLD).replace("{mine}", mine)]
     elif hook == "post-receive":
         parts.append(_RELEVANT.replace("{old}", "").replace("{mine}", "ours=yes"))
+    if hook == "post-merge":
+        parts.append(_POLL)
     if hook in _HEADS:
-        parts.append(_SETTLED.format(format=settled.FORMAT, head=_HEADS[hook]))
+        parts += [NEWLINE, compare_settled(_HEADS[hook], WATCHED)]
     run = f'{_GIVE}"$python" -I "$0" "$state" "$@"' if kind.blocks else _EXEC
+    return compose(
+        kind.module,
+        python,
+        _DEFAULT_STATE if state is None else _quoted("state folder", str(state)),
+        parts,
+        f"{run}\nexit $?" if kind.blocks else run,
+        done="verified" if kind.blocks else "deployed",
+    )
+
+
+def compare_settled(head: str, watched: str) -> str:
+    """Return the sh that ends with 0 where the state is settled; it takes NEWLINE before it.
+
+    `head` is sh that sets what HEAD is to hold, `watched` gives what git says of watched paths.
+    """
+    return _SETTLED.format(format=settled.FORMAT, head=head, watched=watched)
+
+
+def compose(
+    module: str, python: str, state: str, parts: list[str], run: str, done: str, lost: int = 0
+) -> bytes:
+    """Return a file that is sh, which sets `state`, does `parts` and `run`, and a Python module.
+
+    `done` says what was not, where there is no interpreter; it ends with `lost` then. Raises
+    HostError.
+    """
     try:
         return _TEMPLATE.format(
             mark=_MARK,
-            state=_DEFAULT_STATE if state is None else _quoted("state folder", str(state)),
+            state=state,
             parts="\n".join(parts),
             python=_quoted("interpreter", python),
-            done="verified" if kind.blocks else "deployed",
-            run=f"{run}\nexit $?" if kind.blocks else run,
-            module=kind.module,
+            done=done,
+            lost=lost,
+            run=run,
+            module=module,
         ).encode()
     except UnicodeEncodeError:
-        raise HostError(f"a path that {hook} needs is not UTF-8: {python}, {state}") from None
+        raise HostError(f"a path that {module} needs is not UTF-8: {python}, {state}") from None
 
 
 def _quoted(what: str, path: str) -> str:

@@ -19,7 +19,7 @@ from mirage_hooks.boot.errors import ConfigError, HostError, RepositoryError
 from mirage_hooks.boot.record import State
 from mirage_hooks.boot.repository import Repository
 from mirage_hooks.boot.switch import end
-from mirage_hooks.installer import hookfile, hostfile, placing, schedule
+from mirage_hooks.installer import hookfile, hostfile, placing, pollfile, schedule
 from mirage_hooks.installer.hostfile import GuestOption
 from mirage_hooks.installer.placing import Place
 
@@ -50,6 +50,7 @@ def install(
     ownership.refuse_foreign([hooks])
     places = _places(hooks, state)
     texts = [place.render(sys.executable) for place in places]
+    poll = pollfile.render(sys.executable)
     if (reason := hookfile.probe(sys.executable)) is not None:
         raise HostError(
             f"{sys.executable} cannot load mirage-hooks the way a hook does: {reason}",
@@ -66,6 +67,7 @@ def install(
                 hooks.mkdir()
                 (state.folder / "made-hooks-folder").write_bytes(os.fsencode(hooks))
             lines += [place.drop(text) for place, text in zip(places, texts, strict=True)]
+            lines.append(placing.write(state.poll, poll, 0o700))
             lines.append(placing.write(state.host_file, file.text.encode(), 0o600))
             state.trigger.touch(mode=0o600)
             lines.extend(_hide_pins(repository, state))
@@ -122,6 +124,7 @@ def uninstall(
         for folder in sorted(folders):
             for place in _places(folder, state):
                 lines.extend(place.take_out())
+        state.poll.unlink(missing_ok=True)
         if stop:
             lines.extend(_stop_all(state, running))
         if running and leave_running:
@@ -135,6 +138,7 @@ def uninstall(
             Path(os.fsdecode((state.folder / "made-hooks-folder").read_bytes())).rmdir()
         runtime.remove(repository.common_dir)
         pins.remove(repository)
+        lines += [f"{ref}: kept: commits that no upstream had" for ref in pins.backups(repository)]
         pins.unhide(repository, state.folder / _HID_PINS)
         state.remove()
         state.trigger.unlink(missing_ok=True)

@@ -16,6 +16,7 @@ from guests_built import Built, BuiltTarget, Start
 from mirage_hooks.boot import wiring
 from namespace import Namespace, network_namespace
 from networked import NetSite, networked
+from ssh_server import ssh_server
 from support import GUESTS, Site, leave, make_site, run
 
 # `HYPOTHESIS_PROFILE=long` looks at ten times as many examples. No deadline in either: a test
@@ -106,6 +107,13 @@ def twice(deployed: Site) -> Site:
     deployed.pull()
     assert deployed.page() == "two"
     return deployed
+
+
+@pytest.fixture
+def sshd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
+    """The port of an sshd; git gets in there, with GIT_SSH_COMMAND."""
+    with ssh_server(tmp_path, monkeypatch) as port:
+        yield port
 
 
 @pytest.fixture(scope="session")

@@ -4,7 +4,7 @@ import os
 import shlex
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from mirage_hooks.boot.host import Host
 from mirage_hooks.boot.record import Phase, State
 from mirage_hooks.boot.repository import Repository
 from mirage_hooks.boot.users import user_name
-from mirage_hooks.installer import hookfile, hostfile, placing, schedule
+from mirage_hooks.installer import hookfile, hostfile, placing, pollfile, schedule
 from mirage_hooks.installer.commands import context as shared
 from mirage_hooks.installer.commands import doctor_devices
 from mirage_hooks.installer.findings import Finding
@@ -58,7 +58,9 @@ def examine(repository: Repository) -> Iterator[Finding]:
         hooks = repository.common_dir / "hooks"
         yield Finding.of("core.hooksPath", error)
     for hook in hookfile.HOOKS:
-        yield _hook(Place(hooks, hook, state.folder), hook)
+        place = Place(hooks, hook, state.folder)
+        yield _dropped(hook, place.ours, place.render)
+    yield from _poll_script(state)
     yield from _pause(state)
     yield from _host_file(repository, state)
     yield _disk(state)
@@ -89,9 +91,8 @@ def _hooks_path(repository: Repository, hooks: Path) -> Finding:
     )
 
 
-def _hook(place: Place, hook: str) -> Finding:
+def _dropped(hook: str, path: Path, render: Callable[[str], bytes]) -> Finding:
     """git says nothing of a missing hook or a dangling link, and little of one it cannot run."""
-    path = place.ours
     if path.is_symlink() and not path.exists():
         return Finding("failed", hook, f"{path} is a dangling link", f"remove it, then {_INSTALL}")
     if not path.exists():
@@ -102,11 +103,10 @@ def _hook(place: Place, hook: str) -> Finding:
         return Finding(
             "failed", hook, f"{path} is not executable", f"chmod +x {shlex.quote(str(path))}"
         )
-    return _interpreter(place, hook)
+    return _interpreter(hook, path, render)
 
 
-def _interpreter(place: Place, hook: str) -> Finding:
-    path = place.ours
+def _interpreter(hook: str, path: Path, render: Callable[[str], bytes]) -> Finding:
     python = hookfile.interpreter(path)
     mend = "install mirage-hooks again, then run: mirage-hooks install"
     if python is None:
@@ -115,11 +115,18 @@ def _interpreter(place: Place, hook: str) -> Finding:
         return Finding("failed", hook, f"its interpreter {python} is gone", mend)
     if (reason := hookfile.probe(python)) is not None:
         return Finding("failed", hook, f"{python} cannot load mirage-hooks: {reason}", mend)
-    if path.read_bytes() != place.render(python):
+    if path.read_bytes() != render(python):
         return Finding("warning", hook, "dropped by another version", _INSTALL)
     if python != sys.executable:
         return Finding("ok", hook, f"in place; it runs {python}, this command {sys.executable}")
     return Finding("ok", hook, "in place")
+
+
+def _poll_script(state: State) -> Iterator[Finding]:
+    try:
+        yield _dropped("poll script", state.poll, pollfile.render)
+    except OSError:
+        return  # somebody else's: that was found already
 
 
 def _pause(state: State) -> Iterator[Finding]:

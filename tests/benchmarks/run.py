@@ -1,4 +1,4 @@
-"""What mirage-hooks costs, as one table: a pull, downtime, first replies, memory, verifying.
+"""What mirage-hooks costs, as one table: pulls, polls, downtime, first replies, memory, verifying.
 
     python tests/benchmarks/run.py [--json FILE]
 
@@ -20,6 +20,7 @@ import downtime
 import first_reply
 import memory
 import on_taps
+import poll
 import scale
 import unchanged
 import verify
@@ -35,7 +36,7 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # ends the guests on the way out
     figures = []
     with stage() as made:
-        for part in (unchanged, downtime, first_reply, on_taps, memory, verify, scale):
+        for part in (unchanged, poll, downtime, first_reply, on_taps, memory, verify, scale):
             figures += part.measure(made)
     print(show(figures))
     if options.json is not None:

@@ -311,3 +311,22 @@ def test_a_host_file_that_others_may_write_is_refused(path: Path) -> None:
     path.chmod(0o666)
     with pytest.raises(Error, match="written by everybody"):
         host.load(path)
+
+
+# How it polls.
+
+
+def test_a_poll_waits_a_minute_and_stops_at_another_history() -> None:
+    bound = host.parse('branch = "main"\n', "host.toml")
+    assert (bound.poll.seconds, bound.poll.upstream) == (60, "stop")
+
+
+def test_a_fetch_is_bounded_by_whole_seconds() -> None:
+    bound = host.parse('branch = "main"\n[poll]\ntimeout = "1200ms"\n', "host.toml")
+    assert bound.poll.seconds == 2
+
+
+@pytest.mark.parametrize("line", ['timeout = "0s"', 'timeout = "2h"', 'upstream = "ask"', "x = 1"])
+def test_a_poll_that_cannot_be_is_refused(line: str) -> None:
+    with pytest.raises(ConfigError, match=r"host\.toml: poll"):
+        host.parse(f'branch = "main"\n[poll]\n{line}\n', "host.toml")

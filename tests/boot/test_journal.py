@@ -255,3 +255,39 @@ def test_a_follower_can_print_a_file_name_that_is_no_utf8(log: str) -> None:
     name = os.fsdecode(b"caf" + bytes([0xE9]))
     Journal(log, "c1", followed.append).event("test", name)
     assert [line.encode() for line in followed] != []
+
+
+# What nobody asked for.
+
+
+@pytest.fixture
+def quiet(log: str) -> Journal:
+    """A journal that logs nothing until there is news."""
+    made = Journal(log, "c1", lambda line: None)
+    made.hold()
+    return made
+
+
+def test_a_journal_that_holds_back_logs_no_converge_that_changes_nothing(
+    log: str, quiet: Journal
+) -> None:
+    quiet.event("converge.started", "main at 1234567")
+    quiet.event("converge.finished", "done", exit_code=0)
+    assert list(journal.read(log)) == []
+
+
+def test_what_was_held_back_is_logged_in_its_order_once_there_is_news(
+    log: str, quiet: Journal
+) -> None:
+    names = ["converge.started", "guest.planned", "guest.fired", "converge.finished"]
+    for name in names:
+        quiet.event(name, "something")
+    assert [event["event"] for event in journal.read(log)] == names
+
+
+def test_whoever_follows_a_journal_that_holds_back_sees_all(log: str) -> None:
+    heard: list[str] = []
+    quiet = Journal(log, "c1", heard.append)
+    quiet.hold()
+    quiet.event("converge.started", "main at 1234567")
+    assert len(heard) == 1

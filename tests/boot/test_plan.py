@@ -6,9 +6,10 @@ from dataclasses import replace
 
 import pytest
 
+from mirage_hooks.boot import faults
 from mirage_hooks.boot.artifact import Missing, Provenance
 from mirage_hooks.boot.device import NetworkConfig
-from mirage_hooks.boot.errors import ConfigError, Error, ImageError
+from mirage_hooks.boot.errors import ConfigError, Error, HostError, ImageError
 from mirage_hooks.boot.guest import Boot, Check, Guest, Restart
 from mirage_hooks.boot.manifest import Desired, DesiredState
 from mirage_hooks.boot.plan import (
@@ -732,3 +733,44 @@ def test_the_last_generation_is_the_newest_that_was_healthy() -> None:
 
 def test_a_guest_that_never_was_healthy_has_no_last_generation() -> None:
     assert down(failed(1, boot())).last is None
+
+
+# What could not be prepared.
+
+FAULT = faults.again(None, boot(NEW).digest, "host", HostError("www: no bridge", "make it"), 1000.0)
+AUTOMATIC = Wish(now=1001.0, host="host")
+
+
+def planned(what: Boot, known: Known, wish: Wish) -> Action:
+    (action,) = plan(DesiredState("1" * 40, {"www": desire(what)}), {"www": known}, wish)
+    return action
+
+
+def test_what_could_not_be_prepared_is_left_alone_for_a_while() -> None:
+    live = replace(running(generation(1, boot(OLD))), fault=FAULT)
+    action = planned(boot(NEW), live, AUTOMATIC)
+    assert (action.verb, action.postponed) == (Verb.KEEP, True)
+    assert action.reason == f"it could not be prepared: no bridge; {FAULT.when}"
+    assert str(action.problem) == "www: no bridge\n  make it"
+
+
+def test_what_does_not_run_is_left_alone_too() -> None:
+    assert planned(boot(NEW), Known(fault=FAULT), AUTOMATIC).verb is Verb.SKIP
+
+
+@pytest.mark.parametrize(
+    "wish",
+    [NOTHING, RETRY, replace(AUTOMATIC, now=1060.0), replace(AUTOMATIC, host="another")],
+    ids=["by hand", "a retry", "its time has come", "the host file is another"],
+)
+def test_what_could_not_be_prepared_is_tried_again(wish: Wish) -> None:
+    assert planned(boot(NEW), Known(fault=FAULT), wish).verb is Verb.START
+
+
+def test_another_state_than_the_one_that_could_not_be_prepared_is_tried() -> None:
+    assert planned(boot(MIDDLE), Known(fault=FAULT), AUTOMATIC).verb is Verb.START
+
+
+def test_a_guest_that_runs_as_it_should_has_no_problem_whatever_could_not_be_prepared() -> None:
+    action = planned(boot(OLD), replace(running(generation(1, boot(OLD))), fault=FAULT), AUTOMATIC)
+    assert (action.verb, action.problem) == (Verb.KEEP, None)

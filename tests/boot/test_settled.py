@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -233,3 +234,49 @@ def test_another_process_with_the_number_of_a_monitor_starts_a_converge(stamped:
     me = identify(os.getpid())
     stamped.stamp(monitors=(ProcessId(me.boot, me.pid, me.start + 1),))
     assert stamped.starts_a_converge()
+
+
+# The same, asked in Python.
+
+
+def change_a_watched_file(clone: Clone) -> None:
+    clone.commit(**{"unix/latest": "two"})
+
+
+def change_another_file(clone: Clone) -> None:
+    clone.commit(README="two")
+
+
+def change_the_host_file(clone: Clone) -> None:
+    clone.state.host_file.write_text('branch = "main"\nkeep = 4\n')
+
+
+def clear(clone: Clone) -> None:
+    settled.clear(clone.state)
+
+
+def name_a_monitor_that_is_gone(clone: Clone) -> None:
+    me = identify(os.getpid())
+    clone.stamp(monitors=(ProcessId(me.boot, me.pid, me.start + 1),))
+
+
+def name_a_monitor_that_lives(clone: Clone) -> None:
+    clone.stamp((*WATCHED, "unix/2/missing"), monitors=(identify(os.getpid()),))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        change_a_watched_file,
+        change_another_file,
+        change_the_host_file,
+        clear,
+        name_a_monitor_that_is_gone,
+        name_a_monitor_that_lives,
+    ],
+)
+def test_python_and_the_hook_find_the_same(stamped: Clone, change: Callable[[Clone], None]) -> None:
+    change(stamped)
+    host_text = stamped.state.host_file.read_bytes()
+    holds = settled.holds(stamped.state, Repository(stamped.folder), "main", host_text)
+    assert holds is not stamped.starts_a_converge()

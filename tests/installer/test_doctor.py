@@ -66,7 +66,16 @@ def test_the_doctor_ends_with_0_where_all_is_well(installed: Site) -> None:
 
 
 def test_everything_that_is_looked_at_is_listed(installed: Site) -> None:
-    subjects = {"state folder", "core.hooksPath", *HOOKS, "host.toml", "guests", "disk", "poll"}
+    subjects = {
+        "state folder",
+        "core.hooksPath",
+        *HOOKS,
+        "poll script",
+        "host.toml",
+        "guests",
+        "disk",
+        "poll",
+    }
     targets = {"target unix", "target hvt", "target spt", "target virtio"}
     assert set(examine(installed)) == subjects | targets
 
@@ -83,7 +92,7 @@ def test_what_is_found_is_a_table(installed: Site) -> None:
 
 def test_a_clone_without_an_installation_is_found(site: Site) -> None:
     found = broken(site)
-    assert found == dict.fromkeys(["state folder", *HOOKS, "host.toml"], "failed")
+    assert found == dict.fromkeys(["state folder", *HOOKS, "poll", "host.toml"], "failed")
 
 
 def test_a_warning_alone_does_not_end_with_an_error(installed: Site) -> None:
