@@ -19,6 +19,7 @@ from mirage_hooks.boot import (
     lock,
     manifest,
     ownership,
+    rebuild,
     recover,
     request,
     settled,
@@ -33,7 +34,7 @@ from mirage_hooks.boot.host import Host
 from mirage_hooks.boot.journal import Journal
 from mirage_hooks.boot.manifest import DesiredState
 from mirage_hooks.boot.plan import Action, Known, Verb, Wish, pin_holds, plan
-from mirage_hooks.boot.record import Intent, Pause, State
+from mirage_hooks.boot.record import HELD, Intent, Pause, State
 from mirage_hooks.boot.repository import Repository
 from mirage_hooks.boot.request import Request
 from mirage_hooks.boot.revision import Revision
@@ -71,6 +72,7 @@ class Converger:
                 "converge.started", f"{bound.branch} at {short(tip.id)} ({self._request.origin})"
             )
             self._say_branch(bound.branch)
+            rebuild.rebuild(self._state, self._journal)
             known = recover.recover(self._state, self._journal)
             self._sweep(known)
             self._execution = Execution(
@@ -149,9 +151,9 @@ class Converger:
         for name in sorted(self._request.guests or there):
             self._state.set_intent(name, Intent("held", time.time()))
             if name in known and known[name].live is not None:
-                self._execution.stop(Action(Verb.STOP, name, "held by hand"))
+                self._execution.stop(Action(Verb.STOP, name, HELD))
             else:
-                self._say("guest.held", f"{name}: held by hand", guest=name)
+                self._say("guest.held", f"{name}: {HELD}", guest=name)
         known = survey.look_at_all(self._state)
         self._sweep(known)
         self._collect(bound, None, known)
@@ -277,6 +279,10 @@ def main() -> None:
             f"the log to report: {state.runs}/{converge}.jsonl"
         )
         log.event("converge.finished", text, exit_code=code)
+    try:
+        sys.stdout.flush()
+    except OSError:  # Python would try once more, and end with 120 instead
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     sys.exit(code)
 
 

@@ -23,6 +23,7 @@ Beside it, since who may push may not look into it: `mirage-hooks.trigger` (foll
 
 import os
 import shutil
+import time
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -42,6 +43,11 @@ from mirage_hooks.boot.users import user_name
 
 FOLDER = "mirage-hooks"
 FORMAT = 1
+
+_INTENTS = "intents"
+
+# Why a guest was stopped that is held since.
+HELD = "held by hand"
 
 T = TypeVar("T")
 
@@ -95,6 +101,15 @@ class Generation(msgspec.Struct, frozen=True, kw_only=True):
         """Return the record in another phase."""
         return msgspec.structs.replace(self, phase=phase, **changes)
 
+    def end(self, reason: str) -> "Generation":
+        """Return the record of its end, now.
+
+        A failed one stays failed, and why: that mark is on its boot digest.
+        """
+        if self.phase is Phase.FAILED:
+            return self.become(Phase.FAILED, ended_at=time.time())
+        return self.become(Phase.ENDED, ended_at=time.time(), reason=reason)
+
 
 class Intent(msgspec.Struct, frozen=True):
     """The operator's word on a guest, where it is not `follow`.
@@ -124,6 +139,28 @@ class Pause(msgspec.Struct, frozen=True):
         return f"paused since {self.time} by {self.by}: {self.why}"
 
 
+class DamagedError(HostError):
+    """A record that cannot be read. The next deploy sets it aside (rebuild.py)."""
+
+    def __init__(self, path: Path, error: Exception) -> None:
+        super().__init__(
+            f"the state folder is damaged: {path}: {error}",
+            "what runs goes on running; `mirage-hooks deploy` sets the file aside, and records "
+            "what runs anew",
+        )
+        self.path = path
+
+    @property
+    def guest(self) -> str:
+        """The guest that it is about."""
+        return self.path.stem if self.is_intent else self.path.parent.parent.name
+
+    @property
+    def is_intent(self) -> bool:
+        """Whether it is the operator's word on the guest."""
+        return self.path.parent.name == _INTENTS
+
+
 class State:
     """The state folder of one repository."""
 
@@ -143,7 +180,7 @@ class State:
         self.secrets = self.folder / "secrets"
         self._paused = self.folder / "paused"
         self.gone = self.folder / "gone"
-        self._intents = self.folder / "intents"
+        self._intents = self.folder / _INTENTS
         self._guests = self.folder / "guests"
         self._read: dict[Path, tuple[tuple[int, int], Generation]] = {}
 
@@ -165,15 +202,19 @@ class State:
     def guest_names(self) -> list[str]:
         """Return every guest that ever had a generation here, or a word of the operator's."""
         booted = {entry.name for entry in _entries(self._guests)}
-        return sorted(booted | {entry.stem for entry in _entries(self._intents)})
+        words = {entry.stem for entry in _entries(self._intents) if entry.suffix == ".json"}
+        return sorted(booted | words)
 
     def generations(self, guest: str) -> list[Generation]:
-        """Return a guest's generations, oldest first. Raises HostError for a damaged record."""
-        found = (self._generation(guest, number) for number in self.numbers(guest))
+        """Return a guest's generations, oldest first. Raises DamagedError."""
+        found = (self.generation(guest, number) for number in self.numbers(guest))
         return [generation for generation in found if generation is not None]
 
-    def _generation(self, guest: str, number: int) -> Generation | None:
-        """Return a record; one that was read before is decoded again only where it was replaced."""
+    def generation(self, guest: str, number: int) -> Generation | None:
+        """Return a record, None where there is none. Raises DamagedError.
+
+        One that was read before is decoded again only where it was replaced.
+        """
         path = self.generation_folder(guest, number) / "generation.json"
         try:
             status = path.stat()
@@ -213,17 +254,18 @@ class State:
         return generation
 
     def monitor_state(self, generation: Generation) -> MonitorState | None:
-        """Return what a generation's monitor last said of itself, None where it said nothing."""
-        path = self.generation_folder(generation.guest, generation.number) / control.STATE
-        try:
-            return control.state_from(msgspec.json.decode(path.read_bytes()))
-        except FileNotFoundError:
-            return None
-        except (msgspec.DecodeError, TypeError, ValueError, KeyError) as error:
-            raise _damaged(path, error) from None
+        """Return what a generation's monitor last said of itself, None where it said nothing.
+
+        Raises DamagedError.
+        """
+        return self.monitor_of(generation.guest, generation.number)
+
+    def monitor_of(self, guest: str, number: int) -> MonitorState | None:
+        """Return what the monitor of a number last said of itself, as `monitor_state` does."""
+        return _decode(self.generation_folder(guest, number) / control.STATE, MonitorState)
 
     def intent(self, guest: str) -> Intent | None:
-        """Return the operator's word on a guest, None for `follow`."""
+        """Return the operator's word on a guest, None for `follow`. Raises DamagedError."""
         return _decode(self._intents / f"{guest}.json", Intent)
 
     def set_intent(self, guest: str, intent: Intent | None) -> None:
@@ -284,16 +326,8 @@ def _decode(path: Path, to: type[T]) -> T | None:
         return msgspec.json.decode(path.read_bytes(), type=to)
     except FileNotFoundError:
         return None
-    except msgspec.DecodeError as error:
-        raise _damaged(path, error) from None
-
-
-def _damaged(path: Path, error: Exception) -> HostError:
-    return HostError(
-        f"the state folder is damaged: {path}: {error}",
-        "what runs goes on running; put the file back from a backup, or end that guest's monitor "
-        "by hand and remove the folder that the file is in",
-    )
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise DamagedError(path, error) from None
 
 
 def _entries(folder: Path) -> list[Path]:

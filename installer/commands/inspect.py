@@ -32,7 +32,12 @@ def status(context: click.Context, as_json: bool) -> int:
     bound, _ = host.load(state.host_file)
     state.check_access()
     tip = repository.tip(bound.branch)
-    known = survey.look_at_all(state)
+    damaged = survey.damaged(state)
+    unknown = {one.guest for one in damaged}
+    known = {
+        name: Known() if name in unknown else survey.look(state, name)
+        for name in state.guest_names()
+    }
     problem = None
     try:
         for name in manifest.read_guests(tip, bound):
@@ -40,6 +45,9 @@ def status(context: click.Context, as_json: bool) -> int:
     except Error as error:
         problem = error.message
     guests = [_describe(state, name, known[name]) for name in sorted(known)]
+    for guest in guests:
+        if guest["guest"] in unknown:
+            guest |= {"health": "unknown", "intent": None}
     behind, fetched = repository.behind(bound.branch), repository.last_fetch()
     converging, pause = lock.holder(state.lock), state.pause()
     if as_json:
@@ -53,6 +61,7 @@ def status(context: click.Context, as_json: bool) -> int:
                 "converging": converging,
                 "paused": pause and {"why": pause.why, "since": pause.time, "by": pause.by},
                 "problem": problem,
+                "damaged": [str(one.path) for one in damaged],
                 "guests": guests,
             }
         )
@@ -67,6 +76,8 @@ def status(context: click.Context, as_json: bool) -> int:
         click.echo(f"{pause}; `mirage-hooks resume` ends that")
     if problem:
         click.echo(f"the next deploy will be refused: {problem}")
+    for one in damaged:
+        click.echo(str(one))
     _warn_of_branch(repository, bound.branch)
     columns = [
         "guest",
