@@ -1,5 +1,6 @@
 # make demo   the main job, end to end, in a temporary folder
 # make test   the tests; with PYTEST="-k word" some of them
+# make test-faults  every fault at every recorded step, and 200 deploys; `make test` has a sample
 # make fuzz   the property tests again, with many more examples
 # make lint   types, style, and our own pre-commit checks
 # make bench  what a pull pays for the hook, downtime, memory: as ratios
@@ -11,13 +12,16 @@ READY := $(VENV)/.ready
 BENCH := .venv-bench
 SOURCES := $(wildcard boot/*.py boot/*/*.py hooks/*.py installer/*.py installer/*/*.py)
 
-.PHONY: demo test fuzz lint bench clean
+.PHONY: demo test test-faults fuzz lint bench clean
 
 demo: $(READY)
 	@$(VENV)/bin/python contrib/demo.py
 
 test: $(READY)
 	$(VENV)/bin/pytest --numprocesses auto $(PYTEST)
+
+test-faults: $(READY)
+	FAULTS=full $(VENV)/bin/pytest --numprocesses auto --dist worksteal tests/faults
 
 fuzz: $(READY)
 	HYPOTHESIS_PROFILE=long $(VENV)/bin/pytest --numprocesses auto tests/properties
