@@ -61,7 +61,7 @@ class Phase(StrEnum):
     HEALTHY = "healthy"  # its check passed
     FAILED = "failed"  # its check did not pass
     ENDED = "ended"  # it was healthy, and something took its place or it was stopped
-    ABANDONED = "abandoned"  # it was never fired
+    ABANDONED = "abandoned"  # it was never fired, or killed before it could be judged
 
 
 _UNJUDGED = frozenset({Phase.PREPARING, Phase.ARMED, Phase.FIRED})

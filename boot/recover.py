@@ -68,6 +68,8 @@ def _conclude(state: State, journal: Journal, generation: Generation) -> None:
             state.save(generation.become(Phase.FAILED, reason=reason, ended_at=time.time()))
             return
     reason = "the converge that began it was cut short"
+    if monitor is not None and monitor.started is not None and monitor.phase in control.LIVE:
+        reason = f"{survey.how_lost(monitor)}, before its check was over"
     state.save(generation.become(Phase.ABANDONED, ended_at=time.time(), reason=reason))
     journal.event(
         "guest.abandoned",

@@ -180,8 +180,14 @@ def _untrue_replacement(
     if monitor is not None and monitor.phase in {"running", "backing-off"}:
         yield f"generation {one.number} was not replaced: its monitor was killed"
     successor = next((other for other in generations if other.number == number), None)
-    if successor is None or successor.phase is Phase.ABANDONED:
+    # What was abandoned may have been booted: nobody was left to judge it.
+    if successor is None or not _was_booted(state, successor):
         yield f"generation {one.number} was not replaced by {number}: that was not booted"
+
+
+def _was_booted(state: State, generation: Generation) -> bool:
+    monitor = state.monitor_state(generation)
+    return monitor is None or monitor.started is not None
 
 
 def _monitors(state: State) -> Iterator[MonitorState]:
@@ -214,13 +220,13 @@ class Report:
     """What was injected, at which steps, and what was found: for the end of the run."""
 
     name: str
+    steps: int = 0
     struck: list[str] = field(default_factory=list)
     missed: list[str] = field(default_factory=list)
     found: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
-        steps = len(set(self.struck))
-        text = f"{self.name}: {len(self.struck)} faults at {steps} steps"
+        text = f"{self.name}: {len(self.struck)} faults, there are {self.steps} steps"
         if self.missed:
             text += f", {len(self.missed)} steps without one to strike"
         return f"{text}, {len(self.found)} found wrong"

@@ -52,7 +52,7 @@ def test_a_disk_that_fills_up_at_any_step_costs_no_guest_and_is_said(
         cramped.take("steps")
         assert cramped.converge() == 0
     steps = [step for step in cramped.take("steps") if step.startswith("before ")]
-    report = Report("deploy, unix, disk filled")
+    report = Report("deploy, unix, disk filled", len(steps))
     stride = 1 if FULL else max(1, len(steps) // SAMPLE)
     for turn, step in enumerate(dict.fromkeys(steps[::stride]), 3):
         cramped.point(made[turn % 2])
