@@ -44,7 +44,7 @@ def measure(faulty: Faulty) -> Size:
         descriptors=len(list(Path(f"/proc/{net.monitor().monitor.pid}/fd").iterdir())),
         taps=len(faulty.taps()),
         refs=len(run("git", "for-each-ref", cwd=net.clone).stdout.splitlines()),
-        files=len(files) - len(list(state.runs.iterdir())),
+        files=len(files) - len(list(state.runs.glob("*"))),
         kilobytes=sum(path.lstat().st_size for path in files if path.name not in logs) >> 10,
     )
 
