@@ -1,6 +1,7 @@
 # make demo   the main job, end to end, in a temporary folder
 # make test   the tests; with PYTEST="-k word" some of them
 # make test-systemd   those that boot systemd in namespaces: it fails where `make test` skips them
+# make test-faults  every fault at every recorded step, and 200 deploys; `make test` has a sample
 # make fuzz   the property tests again, with many more examples
 # make lint   types, style, and our own pre-commit checks
 # make bench  what a pull pays for the hook, downtime, memory: as ratios
@@ -12,7 +13,7 @@ READY := $(VENV)/.ready
 BENCH := .venv-bench
 SOURCES := $(wildcard boot/*.py boot/*/*.py hooks/*.py installer/*.py installer/*/*.py)
 
-.PHONY: demo test test-systemd fuzz lint bench clean
+.PHONY: demo test test-systemd test-faults fuzz lint bench clean
 
 demo: $(READY)
 	@$(VENV)/bin/python contrib/demo.py
@@ -22,6 +23,9 @@ test: $(READY)
 
 test-systemd: $(READY)
 	TEST_SYSTEMD=1 $(VENV)/bin/pytest -m systemd
+
+test-faults: $(READY)
+	FAULTS=full $(VENV)/bin/pytest --numprocesses auto --dist worksteal tests/faults
 
 fuzz: $(READY)
 	HYPOTHESIS_PROFILE=long $(VENV)/bin/pytest --numprocesses auto tests/properties

@@ -5,6 +5,7 @@ generation is noted in the history before it goes, and goes at once for every re
 """
 
 import socket
+import time
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -104,9 +105,15 @@ def sweep(state: State, common_dir: Path, done: Collected) -> None:
 
 
 def forget_runs(state: State) -> Removed:
-    """Remove all but the newest of the converges' own logs. Raises OSError."""
+    """Remove all but the newest of the converges' own logs. Raises OSError.
+
+    Those of a time to come go first: the clock was wrong then, and they are not the newest.
+    """
     removed = Removed()
-    for path in sorted(state.runs.glob("*.jsonl"))[:-_KEPT_RUNS]:
+    now = time.strftime("%Y%m%dT%H%M%S~", time.gmtime())
+    for path in sorted(state.runs.glob("*.jsonl"), key=lambda path: (path.name < now, path.name))[
+        :-_KEPT_RUNS
+    ]:
         removed.unlink(path)
     return removed
 

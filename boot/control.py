@@ -2,17 +2,19 @@
 
 A monitor is given `Orders` in a file, keeps a `MonitorState` in another, and takes requests, one
 JSON object a line, on a Unix socket: `fire` (from the controller that started it only), `stop`,
-`restart` (a changed policy) and `status`. It answers each with its state.
+`restart` (a changed policy), `remember` (a changed record) and `status`. It answers each with its
+state, and `describe` with the record as well.
 
 Shared with the monitor, which stays in memory.
 """
 
+import contextlib
 import json
 import os
 import signal
 import socket
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import TypeVar
 
 from mirage_hooks.boot.files import write_atomic
@@ -62,6 +64,7 @@ class Orders:
     tender, whose arguments name each as `descriptor` does, by its place in the list: `user` may not
     reach them, and no path survives every option. QEMU even hands a kernel its own path, which is
     no single word where there is a space in it. `taps` are the links that the guest is behind.
+    `record` is the converger's own, of no meaning here: it is handed back to who has lost it.
     """
 
     guest: str
@@ -79,6 +82,7 @@ class Orders:
     console_bytes: int
     events: str
     settled: str
+    record: dict[str, object] = field(default_factory=dict)
     format: int = FORMAT
 
 
@@ -202,6 +206,23 @@ def ask(path: str, request: Mapping[str, object], seconds: float) -> dict[str, o
         return conversation.receive(seconds)
     finally:
         conversation.close()
+
+
+def describe(path: str) -> tuple[MonitorState, dict[str, object]]:
+    """Return what the monitor behind a socket says of itself, and the record that it keeps.
+
+    That is empty where it keeps none: one of an older version answers with its state alone. Raises
+    OSError where it does not answer, TypeError, ValueError or KeyError for what is no answer.
+    """
+    answer = ask(path, {"do": "describe"}, GRACE)
+    record = answer.pop("record", None)
+    return state_from(answer), record if isinstance(record, dict) else {}
+
+
+def remember(state: MonitorState, record: object) -> None:
+    """Have a monitor keep a record, if it can be told."""
+    with contextlib.suppress(OSError, ValueError):
+        ask(state.socket, {"do": "remember", "record": record}, GRACE)
 
 
 def stop(state: MonitorState) -> None:

@@ -22,6 +22,7 @@ from mirage_hooks.boot import (
     manifest,
     outcome,
     ownership,
+    rebuild,
     recover,
     request,
     settled,
@@ -39,7 +40,7 @@ from mirage_hooks.boot.manifest import DesiredState
 from mirage_hooks.boot.outcome import Outcome
 from mirage_hooks.boot.plan import Action, Known, Verb, Wish, as_before, pin_holds, plan
 from mirage_hooks.boot.process import boot_id
-from mirage_hooks.boot.record import Intent, Pause, State
+from mirage_hooks.boot.record import HELD, Intent, Pause, State
 from mirage_hooks.boot.repository import Repository
 from mirage_hooks.boot.request import Request
 from mirage_hooks.boot.revision import Revision
@@ -89,6 +90,7 @@ class Converger:
                 f"deploy {self._journal.converge}",
             )
             self._say_branch(bound.branch)
+            rebuild.rebuild(self._state, self._journal)
             known = recover.recover(self._state, self._journal)
             self._sweep(known)
             self._execution = Execution(
@@ -199,9 +201,9 @@ class Converger:
         for name in sorted(self._request.guests or there):
             self._state.set_intent(name, Intent("held", time.time()))
             if name in known and known[name].live is not None:
-                self._execution.stop(Action(Verb.STOP, name, "held by hand"))
+                self._execution.stop(Action(Verb.STOP, name, HELD))
             else:
-                self._say("guest.held", f"{name}: held by hand", guest=name)
+                self._say("guest.held", f"{name}: {HELD}", guest=name)
         known = survey.look_at_all(self._state)
         self._sweep(known)
         self._collect(bound, None, known)
@@ -365,6 +367,10 @@ def main() -> None:
             f"the log to report: {state.runs}/{converge}.jsonl"
         )
         log.event("converge.finished", text, exit_code=code)
+    try:
+        sys.stdout.flush()
+    except OSError:  # Python would try once more, and end with 120 instead
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     sys.exit(code)
 
 

@@ -241,7 +241,10 @@ class Execution:
                     action.guest, HostError(f"{action.guest}: its monitor does not answer: {error}")
                 )
                 return
-        self._state.save(msgspec.structs.replace(live, check=launch.check, restart=launch.restart))
+        changed = msgspec.structs.replace(live, check=launch.check, restart=launch.restart)
+        self._state.save(changed)
+        if monitor is not None:
+            control.remember(monitor, msgspec.to_builtins(changed))
         self._known[action.guest] = survey.look(self._state, action.guest)
         text = f"{action.guest}: check and restart policy taken over, without a reboot"
         self._say("guest.policy", text, guest=action.guest)

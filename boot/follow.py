@@ -17,6 +17,8 @@ from mirage_hooks.boot.users import user_name
 # A hook does not follow for longer: git, cron or a pusher wait for it. Seconds.
 LIMIT = 900.0
 _PAUSE = 0.02
+# With less than this a disk is full: what a file and its folder take at the least.
+_LEAST_BYTES = 8192
 
 
 def foreign_owner(common_dir: str | os.PathLike[str]) -> str | None:
@@ -106,6 +108,12 @@ def start(common_dir: str, request: dict[str, object], converge: str | None = No
     return Run(converge, pid, path)
 
 
+def _full(path: str) -> bool:
+    """Whether a file's disk is full: then a converger had nowhere to say so."""
+    disk = os.statvfs(path)
+    return disk.f_bavail * disk.f_frsize < _LEAST_BYTES
+
+
 def follow(run: Run, show: Callable[[dict[str, object]], None], limit: float | None = None) -> int:
     """Show a converge's events until it has finished; return its exit code.
 
@@ -128,6 +136,12 @@ def follow(run: Run, show: Callable[[dict[str, object]], None], limit: float | N
                     return int(str(event["exit_code"]))
             if gone:
                 code = os.waitstatus_to_exitcode(status)
+                if code == HostError.exit_code and _full(run.path):
+                    raise HostError(
+                        f"no space left on the disk that {run.path} is on",
+                        "what runs goes on running; free some space there: the next pull or "
+                        "`mirage-hooks deploy` goes on",
+                    )
                 how = f"ended with {code}" if code >= 0 else "was killed"
                 raise HostError(
                     f"the converger (pid {run.pid}) {how} before it had finished",

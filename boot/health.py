@@ -70,9 +70,12 @@ def examine(check: Check, subject: Subject) -> Verdict:
         # Asked after the probes: what answered may have been something else, and the guest dead.
         state = subject.state()
         now = time.monotonic()
-        if state.phase != "running" or not state.monitor.alive:
+        unsaid = state.phase == "switching" and state.monitor.alive
+        if (state.phase != "running" or not state.monitor.alive) and not unsaid:
             return Verdict(False, f"the guest {state.exit or 'lost its monitor'}", now - began)
-        if not state.alive:
+        if unsaid:  # it tries again, once a second, where a full disk kept it from saying so
+            missing = "its monitor could not record that the guest runs"
+        elif not state.alive:
             missing = "the guest ended, and its monitor did not say how"
         if missing is None:
             return Verdict(True, _praise(check), now - began)
@@ -99,7 +102,7 @@ def _probes(check: Check, subject: Subject) -> list[_Probe]:
     if check.ping:
         probes.append(lambda _, left: _ping(subject.reachable(), left))
     if check.alive_seconds:
-        probes.append(lambda state, _: _alive(state, check.alive_seconds))
+        probes.append(_Alive(check.alive_seconds))
     if (tcp := check.tcp) is not None:
         address = split_address(tcp)
         probes.append(lambda _, left: _tcp(*address, left))
@@ -114,10 +117,26 @@ def _probes(check: Check, subject: Subject) -> list[_Probe]:
     return probes
 
 
-def _alive(state: MonitorState, wanted: float) -> str | None:
-    if state.started is not None and time.time() - state.started >= wanted:
-        return None
-    return f"not alive for {wanted:g} s"
+class _Alive:
+    """Whether a guest has run for so many seconds since the check began.
+
+    When it was started is told by a clock that may be set meanwhile: it tells one start from
+    another, and no more.
+    """
+
+    def __init__(self, wanted: float) -> None:
+        self._wanted = wanted
+        self._started: float | None = None
+        self._since = time.monotonic()
+
+    def __call__(self, state: MonitorState, left: float) -> str | None:
+        del left
+        if self._started not in {None, state.started}:
+            self._since = time.monotonic()
+        self._started = state.started
+        if state.started is not None and time.monotonic() - self._since >= self._wanted:
+            return None
+        return f"not alive for {self._wanted:g} s"
 
 
 def _ping(found: list[Reachable] | None, left: float) -> str | None:

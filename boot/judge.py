@@ -3,6 +3,8 @@
 import time
 from functools import partial
 
+import msgspec
+
 from mirage_hooks.boot import console as consoles
 from mirage_hooks.boot import control, health, network, sockets
 from mirage_hooks.boot.control import MonitorState
@@ -35,8 +37,13 @@ def judge(
         said = consoles.said(console, _CONSOLE_LINES)
         known = (what for sign, what in _KNOWN_CAUSES.items() if any(sign in one for one in said))
         reason = "; ".join([verdict.reason, *known])
-        generation = state.save(generation.become(Phase.FAILED, reason=reason, **seen))
-        if not (left := monitor()).alive:
+        ended = None if (left := monitor()).alive else time.time()
+        generation = state.save(
+            generation.become(Phase.FAILED, reason=reason, ended_at=ended, **seen)
+        )
+        if ended is None:
+            control.remember(left, msgspec.to_builtins(generation))
+        else:
             control.stop(left)  # or its restart policy would have it once we let go
         journal.event(
             "guest.unhealthy",
@@ -50,6 +57,7 @@ def judge(
     generation = state.save(
         generation.become(Phase.HEALTHY, healthy_at=time.time(), reason=verdict.reason, **seen)
     )
+    control.remember(monitor(), msgspec.to_builtins(generation))
     journal.event(
         "guest.healthy",
         f"{generation.guest}: generation {generation.number} is healthy ({verdict.reason}) "

@@ -41,6 +41,8 @@ _BACKOFF_LONGEST = 60.0
 # Past this size the monitor's own log is set aside.
 _LOG = "monitor.log"
 _LOG_BYTES = 256 * 1024
+# How long after a full disk the state file is tried again, seconds.
+_NOTE_AGAIN = 1.0
 
 
 class Monitor:
@@ -55,11 +57,13 @@ class Monitor:
             os.path.join(folder, control.CONSOLE), orders.console_bytes, orders.redact
         )
         self._restart = orders.restart
+        self._record = orders.record
         self._restarts: deque[float] = deque()
         self._selector = selectors.DefaultSelector()
         self._controller: socket.socket | None = controller
         self._buffers: dict[socket.socket, bytes] = {}
         self._restart_at: float | None = None
+        self._noted = True
         self._listener = self._listen(orders.socket)
         self.state = MonitorState("armed", identify(os.getpid()), None, orders.socket)
 
@@ -69,19 +73,22 @@ class Monitor:
         """Arm, then serve until the generation has ended."""
         wakeup, wakeup_end = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         signal.set_wakeup_fd(wakeup_end)
-        signal.signal(signal.SIGTERM, lambda *_: None)
+        for signum in (signal.SIGTERM, signal.SIGHUP):
+            signal.signal(signum, lambda *_: None)
         self._arm()
         if self._controller is not None:
             self._selector.register(self._controller, selectors.EVENT_READ, self._on_request)
             self._buffers[self._controller] = b""
         self._selector.register(self._listener, selectors.EVENT_READ, self._on_connection)
-        self._selector.register(wakeup, selectors.EVENT_READ, lambda _: self._stop())
+        self._selector.register(wakeup, selectors.EVENT_READ, self._on_signal)
         self._enter("armed")
         while self.state.phase in control.LIVE:
-            timeout = None
+            timeout = None if self._noted else _NOTE_AGAIN
             if self._restart_at is not None:
                 timeout = max(0.0, self._restart_at - time.monotonic())
             events = self._selector.select(timeout)
+            if not self._noted:
+                self._note_state()
             # The console first: what a guest said before it died belongs before its end.
             for key, _ in sorted(events, key=lambda event: event[0].fd != self._tender.output):
                 if self.state.phase in control.LIVE and key.fd in self._selector.get_map():
@@ -93,13 +100,20 @@ class Monitor:
     def _enter(self, phase: str) -> None:
         """Record a phase, then tell the controller."""
         self.state.phase = phase
+        self._note_state()
+        if self._controller is not None:
+            self._answer(self._controller)
+
+    def _note_state(self) -> None:
+        """Write the state file; where the disk is full, try again every now and then."""
         self.state.dropped = self._console.dropped
         try:
             control.write_json(self._state_file, control.state_to(self.state))
-        except OSError as error:  # a full disk: the guest matters more than the note
-            journal.complain(f"state {phase} not recorded: {error}")
-        if self._controller is not None:
-            self._answer(self._controller)
+            self._noted = True
+        except OSError as error:  # the guest matters more than the note
+            if self._noted:
+                journal.complain(f"state {self.state.phase} not recorded: {error}")
+            self._noted = False
 
     def _event(self, name: str, message: str, **fields: object) -> None:
         orders = self._orders
@@ -244,6 +258,26 @@ class Monitor:
         with contextlib.suppress(OSError):
             os.unlink(self._orders.settled)
 
+    def _on_signal(self, wakeup: int) -> None:
+        """SIGHUP is from who has lost where the socket was; any other asks for the end."""
+        if set(os.read(wakeup, 64)) != {signal.SIGHUP}:
+            self._stop()
+            return
+        self._appear()
+        with contextlib.suppress(OSError):
+            os.makedirs(os.path.dirname(self._orders.socket), 0o700, exist_ok=True)
+            listener = self._listen(self._orders.socket)
+            self._selector.unregister(self._listener)
+            self._listener.close()
+            self._listener = listener
+            self._selector.register(listener, selectors.EVENT_READ, self._on_connection)
+
+    def _appear(self) -> None:
+        """Be recorded, also where the folder was lost."""
+        with contextlib.suppress(OSError):
+            os.makedirs(os.path.dirname(self._state_file), 0o700, exist_ok=True)
+        self._note_state()
+
     def _on_connection(self, listener: socket.socket) -> None:
         connection, _ = listener.accept()
         connection.setblocking(False)  # who does not read is hung up on, and stalls no guest
@@ -270,15 +304,21 @@ class Monitor:
                 return  # entering each phase has told the controller
             case {"do": "stop"}:
                 self._stop()
+            case {"do": "describe"}:
+                self._appear()
+                self._answer(connection, record=self._record)
+                return
+            case {"do": "remember", "record": dict(record)}:
+                self._record = record
             case {"do": "restart", "policy": dict(policy)}:
                 # One of another version, or of nobody's making, is not taken: the guest goes on.
                 with contextlib.suppress(TypeError, ValueError):
                     self._restart = control.policy_from(policy)
         self._answer(connection)
 
-    def _answer(self, connection: socket.socket) -> None:
+    def _answer(self, connection: socket.socket, **more: object) -> None:
         try:
-            connection.sendall(control.encode(control.state_to(self.state)))
+            connection.sendall(control.encode({**control.state_to(self.state), **more}))
         except OSError:
             with contextlib.suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)

@@ -10,7 +10,7 @@ from mirage_hooks.boot.errors import ConfigError, Error
 from mirage_hooks.boot.faults import Fault
 from mirage_hooks.boot.guest import Boot, Check, Restart, short
 from mirage_hooks.boot.manifest import Desired, DesiredState
-from mirage_hooks.boot.record import Generation, Intent, Phase
+from mirage_hooks.boot.record import HELD, Generation, Intent, Phase
 
 _RETRY = "`mirage-hooks deploy` tries it again"
 
@@ -211,8 +211,8 @@ def decide(
     intent = known.intent
     if intent is not None and intent.kind == "held":
         if known.live is not None:
-            return Action(Verb.STOP, name, "held by hand")
-        return Action(Verb.SKIP, name, f"held by hand: `mirage-hooks start {name}` ends that")
+            return Action(Verb.STOP, name, HELD)
+        return Action(Verb.SKIP, name, f"{HELD}: `mirage-hooks start {name}` ends that")
     if name in wish.reboot and (current := known.live or known.last) is not None:
         return _reboot(name, known, current, desired)
     if desired is None and unready is None:

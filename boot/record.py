@@ -30,6 +30,7 @@ Beside it, since who may push may not look into it: `mirage-hooks.trigger` (foll
 
 import os
 import shutil
+import time
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -51,6 +52,11 @@ from mirage_hooks.boot.users import user_name
 FOLDER = "mirage-hooks"
 FORMAT = 1
 
+_INTENTS = "intents"
+
+# Why a guest was stopped that is held since.
+HELD = "held by hand"
+
 T = TypeVar("T")
 
 
@@ -63,7 +69,7 @@ class Phase(StrEnum):
     HEALTHY = "healthy"  # its check passed
     FAILED = "failed"  # its check did not pass
     ENDED = "ended"  # it was healthy, and something took its place or it was stopped
-    ABANDONED = "abandoned"  # it was never fired
+    ABANDONED = "abandoned"  # it was never fired, or killed before it could be judged
 
 
 _UNJUDGED = frozenset({Phase.PREPARING, Phase.ARMED, Phase.FIRED})
@@ -103,6 +109,15 @@ class Generation(msgspec.Struct, frozen=True, kw_only=True):
         """Return the record in another phase."""
         return msgspec.structs.replace(self, phase=phase, **changes)
 
+    def end(self, reason: str) -> "Generation":
+        """Return the record of its end, now.
+
+        A failed one stays failed, and why: that mark is on its boot digest.
+        """
+        if self.phase is Phase.FAILED:
+            return self.become(Phase.FAILED, ended_at=time.time())
+        return self.become(Phase.ENDED, ended_at=time.time(), reason=reason)
+
 
 class _Format(msgspec.Struct):
     format: int | None = None
@@ -136,6 +151,28 @@ class Pause(msgspec.Struct, frozen=True):
         return f"paused since {self.time} by {self.by}: {self.why}"
 
 
+class DamagedError(HostError):
+    """A record that cannot be read. The next deploy sets it aside (rebuild.py)."""
+
+    def __init__(self, path: Path, error: Exception) -> None:
+        super().__init__(
+            f"the state folder is damaged: {path}: {error}",
+            "what runs goes on running; `mirage-hooks deploy` sets the file aside, and records "
+            "what runs anew",
+        )
+        self.path = path
+
+    @property
+    def guest(self) -> str:
+        """The guest that it is about."""
+        return self.path.stem if self.is_intent else self.path.parent.parent.name
+
+    @property
+    def is_intent(self) -> bool:
+        """Whether it is the operator's word on the guest."""
+        return self.path.parent.name == _INTENTS
+
+
 class State:
     """The state folder of one repository."""
 
@@ -161,7 +198,7 @@ class State:
         self.polls = self.folder / "poll.json"
         self.fetch_log = self.folder / "fetch.log"
         self._faults = self.folder / "faults"
-        self._intents = self.folder / "intents"
+        self._intents = self.folder / _INTENTS
         self._guests = self.folder / "guests"
         self._read: dict[Path, tuple[tuple[int, int], Generation]] = {}
 
@@ -184,15 +221,18 @@ class State:
         """Return every guest that ever had a generation here, a fault, or the operator's word."""
         booted = {entry.name for entry in _entries(self._guests)}
         told = [*_entries(self._intents), *_entries(self._faults)]
-        return sorted(booted | {entry.stem for entry in told})
+        return sorted(booted | {entry.stem for entry in told if entry.suffix == ".json"})
 
     def generations(self, guest: str) -> list[Generation]:
-        """Return a guest's generations, oldest first. Raises HostError for a damaged record."""
-        found = (self._generation(guest, number) for number in self.numbers(guest))
+        """Return a guest's generations, oldest first. Raises DamagedError."""
+        found = (self.generation(guest, number) for number in self.numbers(guest))
         return [generation for generation in found if generation is not None]
 
-    def _generation(self, guest: str, number: int) -> Generation | None:
-        """Return a record; one that was read before is decoded again only where it was replaced."""
+    def generation(self, guest: str, number: int) -> Generation | None:
+        """Return a record, None where there is none. Raises DamagedError.
+
+        One that was read before is decoded again only where it was replaced.
+        """
         path = self.generation_folder(guest, number) / "generation.json"
         try:
             status = path.stat()
@@ -232,19 +272,20 @@ class State:
         return generation
 
     def monitor_state(self, generation: Generation) -> MonitorState | None:
-        """Return what a generation's monitor last said of itself, None where it said nothing."""
-        path = self.generation_folder(generation.guest, generation.number) / control.STATE
-        try:
-            data = path.read_bytes()
-            _refuse_newer(path, data, control.FORMAT)
-            return control.state_from(msgspec.json.decode(data))
-        except FileNotFoundError:
-            return None
-        except (msgspec.DecodeError, TypeError, ValueError, KeyError) as error:
-            raise _damaged(path, error) from None
+        """Return what a generation's monitor last said of itself, None where it said nothing.
+
+        Raises DamagedError.
+        """
+        return self.monitor_of(generation.guest, generation.number)
+
+    def monitor_of(self, guest: str, number: int) -> MonitorState | None:
+        """Return what the monitor of a number last said of itself, as `monitor_state` does."""
+        return _decode(
+            self.generation_folder(guest, number) / control.STATE, MonitorState, control.FORMAT
+        )
 
     def intent(self, guest: str) -> Intent | None:
-        """Return the operator's word on a guest, None for `follow`."""
+        """Return the operator's word on a guest, None for `follow`. Raises DamagedError."""
         return _decode(self._intents / f"{guest}.json", Intent)
 
     def set_intent(self, guest: str, intent: Intent | None) -> None:
@@ -311,15 +352,15 @@ def _write_or_remove(path: Path, value: msgspec.Struct | None) -> None:
     write_atomic(path, msgspec.json.encode(value))
 
 
-def _decode(path: Path, to: type[T]) -> T | None:
+def _decode(path: Path, to: type[T], known: int = FORMAT) -> T | None:
     try:
         data = path.read_bytes()
-        _refuse_newer(path, data, FORMAT)
+        _refuse_newer(path, data, known)
         return msgspec.json.decode(data, type=to)
     except FileNotFoundError:
         return None
-    except msgspec.DecodeError as error:
-        raise _damaged(path, error) from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise DamagedError(path, error) from None
 
 
 def _refuse_newer(path: Path, data: bytes, known: int) -> None:
@@ -331,14 +372,6 @@ def _refuse_newer(path: Path, data: bytes, known: int) -> None:
             f"knows {known}",
             "what runs goes on running; install that version again, then run: mirage-hooks install",
         )
-
-
-def _damaged(path: Path, error: Exception) -> HostError:
-    return HostError(
-        f"the state folder is damaged: {path}: {error}",
-        "what runs goes on running; put the file back from a backup, or end that guest's monitor "
-        "by hand and remove the folder that the file is in",
-    )
 
 
 def _entries(folder: Path) -> list[Path]:

@@ -37,14 +37,20 @@ def recover_guest(state: State, journal: Journal, guest: str) -> Known:
 def _lay_to_rest(state: State, generation: Generation) -> bool:
     """End what is left of a generation that is not the live one; return whether that changed it."""
     monitor = state.monitor_state(generation)
-    if monitor is not None and (monitor.monitor.alive or monitor.alive):
+    left = monitor is not None and (monitor.monitor.alive or monitor.alive)
+    if monitor is not None and left:
         control.stop(monitor)
-    if generation.phase is not Phase.HEALTHY:
+    if generation.phase is Phase.FAILED and generation.ended_at is None:
+        reason = generation.reason
+    elif generation.phase is not Phase.HEALTHY:
         return False
-    if (successor := _successor(state, generation)) is None:
-        return False
-    reason = f"replaced by generation {successor}"
-    state.save(generation.become(Phase.ENDED, ended_at=time.time(), reason=reason))
+    elif not left and (monitor is None or monitor.phase in control.LIVE):
+        reason = survey.how_lost(monitor)
+    elif (successor := _successor(state, generation)) is not None:
+        reason = f"replaced by generation {successor}"
+    else:
+        return False  # it ended by itself, and nothing came after it
+    state.save(generation.end(reason))
     return True
 
 
@@ -58,9 +64,12 @@ def _conclude(state: State, journal: Journal, generation: Generation) -> None:
                 judge(state, journal, generation, watch)
             return
         if monitor.exit is not None and monitor.phase != "stopped":
-            state.save(generation.become(Phase.FAILED, reason=f"the guest {monitor.exit}"))
+            reason = f"the guest {monitor.exit}"
+            state.save(generation.become(Phase.FAILED, reason=reason, ended_at=time.time()))
             return
     reason = "the converge that began it was cut short"
+    if monitor is not None and monitor.started is not None and monitor.phase in control.LIVE:
+        reason = f"{survey.how_lost(monitor)}, before its check was over"
     state.save(generation.become(Phase.ABANDONED, ended_at=time.time(), reason=reason))
     journal.event(
         "guest.abandoned",

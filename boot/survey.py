@@ -1,11 +1,12 @@
 """What is recorded of a guest, and what of it is really alive."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 
 from mirage_hooks.boot.control import MonitorState
 from mirage_hooks.boot.plan import Known
 from mirage_hooks.boot.process import boot_id
-from mirage_hooks.boot.record import Generation, Phase, State
+from mirage_hooks.boot.record import DamagedError, Generation, Phase, State
 
 _BY_ITSELF = {"finished": "", "given-up": "; its monitor has given it up"}
 _RUNNING = frozenset({"running", "backing-off"})
@@ -35,6 +36,24 @@ def look_at_all(state: State) -> dict[str, Known]:
     return {guest: look(state, guest) for guest in state.guest_names()}
 
 
+def damaged(state: State) -> list[DamagedError]:
+    """Return what cannot be read of the records of guests."""
+    found = []
+    for guest in state.guest_names():
+        numbers = state.numbers(guest)
+        reads: list[Callable[[], object]] = [
+            partial(state.intent, guest),
+            *(partial(state.generation, guest, number) for number in numbers),
+            *(partial(state.monitor_of, guest, number) for number in numbers),
+        ]
+        for read in reads:
+            try:
+                read()
+            except DamagedError as error:
+                found.append(error)
+    return found
+
+
 def running(known: Mapping[str, Known]) -> dict[str, Running]:
     """Return every generation that runs, by its guest."""
     return {
@@ -55,6 +74,15 @@ def _live(state: State, generations: list[Generation]) -> Running | None:
 def is_live(monitor: MonitorState | None) -> bool:
     """Whether a guest runs, or its monitor is about to restart it."""
     return monitor is not None and monitor.phase in _RUNNING and monitor.monitor.alive
+
+
+def how_lost(monitor: MonitorState | None) -> str:
+    """Return how a generation ended whose monitor had no time to say so."""
+    if monitor is None:
+        return "its monitor is gone, and what it said is lost"
+    if monitor.monitor.boot != boot_id():
+        return "the host went down"
+    return "its monitor was killed, and the guest with it"
 
 
 def _ended_by_itself(state: State, generations: list[Generation]) -> MonitorState | None:

@@ -36,6 +36,7 @@ from mirage_hooks.boot.plan import Launch
 from mirage_hooks.boot.record import Generation, Phase, State
 from mirage_hooks.boot.secrets import Vault
 from mirage_hooks.boot.store import Store
+from mirage_hooks.boot.survey import how_lost
 from mirage_hooks.boot.targets.tenders import PATH
 from mirage_hooks.boot.targets.tending import Start
 from mirage_hooks.boot.watch import Watch
@@ -117,14 +118,19 @@ class Switch:
         assert self._monitor is not None  # noqa: S101 - armed before
         self._become(Phase.FIRED)
         number = self.generation.number
-        own = [old for old, _ in replaced if old.guest == self.generation.guest]
-        instead = " and ".join(str(old.number) for old in own)
+        own = [pair for pair in replaced if pair[0].guest == self.generation.guest]
+        instead = " and ".join(str(old.number) for old, _ in own)
         self._journal.event(
             "guest.fired",
             f"{self.generation.guest}: generation {number} boots"
             + (f" in place of generation {instead}" if instead else ""),
             **self._names(),
         )
+        replaced_by = f"replaced by generation {number}"
+        ended = [
+            old.end(replaced_by if monitor.monitor.alive else how_lost(monitor))
+            for old, monitor in own
+        ]
         try:
             after = [control.state_to(monitor) for _, monitor in replaced]
             self._monitor.send({"do": "fire", "after": after})
@@ -138,10 +144,8 @@ class Switch:
                 f"{self.generation.guest}: the monitor of generation {number} failed: {error}",
                 f"its log: {self._folder / 'monitor.log'}",
             ) from None
-        for old, _ in replaced:
-            if old.phase is Phase.HEALTHY and old.guest == self.generation.guest:
-                reason = f"replaced by generation {number}"
-                self._state.save(old.become(Phase.ENDED, ended_at=time.time(), reason=reason))
+        for old in ended:
+            self._state.save(old)
 
     def judge(self) -> Verdict:
         """Try the check; record and log the verdict; leave the guest to its monitor."""
@@ -224,6 +228,7 @@ class Switch:
             console_bytes=_CONSOLE_BYTES,
             events=str(self._state.events),
             settled=str(self._state.settled),
+            record=msgspec.to_builtins(generation),
         )
         ours, theirs = socket.socketpair()
         log = self._folder / "monitor.log"
@@ -260,9 +265,7 @@ class Switch:
 
 def end(state: State, live: Generation, monitor: MonitorState | None, reason: str) -> None:
     """Record that a generation that lives has ended, and stop it."""
-    # A failed one stays failed: that mark is on its boot digest.
-    phase = Phase.FAILED if live.phase is Phase.FAILED else Phase.ENDED
-    state.save(live.become(phase, ended_at=time.time(), reason=reason))
+    state.save(live.end(reason))
     if monitor is not None:
         control.stop(monitor)
 

@@ -164,7 +164,7 @@ def _prepare(parent: int, output: int, account: pwd.struct_passwd | None) -> Non
     for source, target in ((null, 0), (output, 1), (output, 2)):
         os.dup2(source, target)
     signal.set_wakeup_fd(-1)
-    for signum in (signal.SIGTERM, signal.SIGPIPE, signal.SIGXFSZ):
+    for signum in (signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE, signal.SIGXFSZ):
         signal.signal(signum, signal.SIG_DFL)
     os.umask(0o022)
     os.chdir("/")

@@ -8,12 +8,15 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 from hypothesis import settings
 
 import real_tenders
+from faulty import QUICK, Faulty
 from guests_built import Built, BuiltTarget, Start
 from mirage_hooks.boot import wiring
+from mounts import mount_namespace
 from namespace import Namespace, network_namespace
 from networked import NetSite, networked
 from ssh_server import ssh_server
@@ -29,6 +32,19 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "short"))
 def pytest_report_header() -> list[str]:
     """Say who plays the tenders."""
     return real_tenders.header()
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say which faults were injected, and what they led to."""
+    reports = [
+        *terminalreporter.stats.get("passed", ()),
+        *terminalreporter.stats.get("failed", ()),
+    ]
+    lines = [text for one in reports for key, text in one.user_properties if key == "faults"]
+    if lines:
+        terminalreporter.section("faults")
+        for line in sorted(lines):
+            terminalreporter.write_line(str(line))
 
 
 @pytest.fixture(scope="session")
@@ -196,3 +212,46 @@ def running(net: NetSite) -> NetSite:
     net.command("deploy")
     assert net.page() == "one"
     return net
+
+
+@pytest.fixture
+def faulty(net: NetSite, tmp_path: Path) -> Iterator[Faulty]:
+    """A clone on a host of its own, with a Python that may have faults."""
+    made = Faulty(net, tmp_path / "faulty", net.host.inside)
+    with made.serving():
+        yield made
+
+
+@pytest.fixture
+def frail(site: Site, tmp_path: Path) -> Iterator[Faulty]:
+    """A clone whose first image runs, with a Python that may have faults."""
+    made = Faulty(site, tmp_path / "faulty")
+    site.check = QUICK
+    site.publish()
+    site.pull()
+    site.install()
+    with made.serving():
+        assert made.converge() == 0
+        yield made
+    # What a test has lost, it must not leave behind.
+    for process in psutil.process_iter(["cmdline"]):
+        if str(site.state.folder / "guests") in " ".join(process.info["cmdline"] or []):
+            process.kill()
+
+
+@pytest.fixture
+def publish(frail: Faulty) -> Callable[[str], None]:
+    """Return a function that has an image on the branch that deploys, without a hook."""
+
+    def bring(page: str) -> None:
+        frail.site.publish(page)
+        frail.site.git("-c", "core.hooksPath=/nonexistent", "pull", "-q")
+
+    return bring
+
+
+@pytest.fixture
+def mounts() -> Iterator[None]:
+    """Mounts of the test's own: nobody else sees what it mounts."""
+    with mount_namespace():
+        yield

@@ -39,7 +39,8 @@ def watched(state: State) -> Iterator[list[set[int]]]:
 
     def look() -> None:
         while not over.wait(_SAMPLE_SECONDS):
-            if len(there := guests_of(state)) > 1:
+            # A look takes a while: those are two at once that both are there at a second one.
+            if len(there := guests_of(state)) > 1 and len(there & guests_of(state)) > 1:
                 doubles.append(there)
 
     thread = threading.Thread(target=look)

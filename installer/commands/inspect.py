@@ -34,7 +34,12 @@ def status(context: click.Context, as_json: bool, prometheus: bool) -> int:
     bound, _ = host.load(state.host_file)
     state.check_access()
     tip = repository.tip(bound.branch)
-    known = survey.look_at_all(state)
+    damaged = survey.damaged(state)
+    unknown = {one.guest for one in damaged}
+    known = {
+        name: Known() if name in unknown else survey.look(state, name)
+        for name in state.guest_names()
+    }
     problem = None
     try:
         described = manifest.read_guests(tip, bound)
@@ -48,6 +53,9 @@ def status(context: click.Context, as_json: bool, prometheus: bool) -> int:
         click.echo(exposition(_fleet(repository, state, bound, known)), nl=False)
         return 0
     guests = [_describe(state, name, known[name]) for name in sorted(known)]
+    for guest in guests:
+        if guest["guest"] in unknown:
+            guest |= {"health": "unknown", "intent": None}
     behind, fetched = repository.behind(bound.branch), repository.last_fetch()
     converging, pause = lock.holder(state.lock), state.pause()
     if as_json:
@@ -61,6 +69,7 @@ def status(context: click.Context, as_json: bool, prometheus: bool) -> int:
                 "converging": converging,
                 "paused": pause and {"why": pause.why, "since": pause.time, "by": pause.by},
                 "problem": problem,
+                "damaged": [str(one.path) for one in damaged],
                 "guests": guests,
             }
         )
@@ -69,13 +78,20 @@ def status(context: click.Context, as_json: bool, prometheus: bool) -> int:
     click.echo(
         f"{repository.name}: {bound.branch} at {short(tip.id)}, {upstream}, fetched {ago(fetched)}"
     )
-    if converging:
-        click.echo(f"a deploy is going on: {converging}")
-    if pause:
-        click.echo(f"{pause}; `mirage-hooks resume` ends that")
-    if problem:
-        click.echo(f"the next deploy will be refused: {problem}")
-    _warn_of_branch(repository, bound.branch)
+    notes = [
+        converging and f"a deploy is going on: {converging}",
+        pause and f"{pause}; `mirage-hooks resume` ends that",
+        problem and f"the next deploy will be refused: {problem}",
+        *map(str, damaged),
+        _of_branch(repository, bound.branch),
+    ]
+    for note in filter(None, notes):
+        click.echo(note)
+    _print_guests(guests)
+    return 0
+
+
+def _print_guests(guests: list[dict[str, object]]) -> None:
     columns = [
         "guest",
         "target",
@@ -91,7 +107,6 @@ def status(context: click.Context, as_json: bool, prometheus: bool) -> int:
     for guest in guests:
         for warning in cast("list[str]", guest["warnings"]):
             click.echo(f"{guest['guest']}: warning: {warning}")
-    return 0
 
 
 def _fleet(repository: Repository, state: State, bound: Host, known: dict[str, Known]) -> Fleet:
@@ -117,10 +132,12 @@ def _last_finished(state: State) -> dict[str, object] | None:
     return None
 
 
-def _warn_of_branch(repository: Repository, branch: str) -> None:
+def _of_branch(repository: Repository, branch: str) -> str | None:
+    """Say so where another branch is checked out than the one that deploys."""
     head = repository.head_branch()
-    if not repository.git.bare and head != branch:
-        click.echo(f"{head or 'a detached HEAD'} is checked out: pulls of it deploy nothing")
+    if repository.git.bare or head == branch:
+        return None
+    return f"{head or 'a detached HEAD'} is checked out: pulls of it deploy nothing"
 
 
 def _cell(value: object) -> str:

@@ -277,9 +277,9 @@ def test_sockets_go_whose_monitor_is_gone(host: Host) -> None:
 def test_old_runs_go(host: Host) -> None:
     host.state.runs.mkdir()
     for number in range(60):
-        (host.state.runs / f"{number:02}.jsonl").touch()
+        (host.state.runs / f"20260101T0000{number:02}-1.jsonl").touch()
     assert collect.forget_runs(host.state).count == 10
-    assert not (host.state.runs / "09.jsonl").exists()
+    assert not (host.state.runs / "20260101T000009-1.jsonl").exists()
 
 
 # The history's file.

@@ -4,6 +4,7 @@ import json
 import os
 import pwd
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -152,6 +153,7 @@ def start(compiled: Callable[[str], Path], tmp_path: Path) -> Iterator[Start]:
         user: str | None = USER,
         redact: Sequence[str] = (),
         files: Sequence[Path] = (),
+        record: dict[str, object] | None = None,
     ) -> Monitored:
         number, port = len(started) + 1, port or free_port()
         folder = tmp_path / str(number)
@@ -171,6 +173,7 @@ def start(compiled: Callable[[str], Path], tmp_path: Path) -> Iterator[Start]:
             console_bytes=1 << 20,
             events=str(tmp_path / "events.jsonl"),
             settled=str(tmp_path / "settled"),
+            record=record or {},
         )
         started.append(Monitored(folder, orders, port))
         return started[-1]
@@ -971,3 +974,43 @@ def test_a_monitor_holds_none_of_the_streams_of_who_started_it(start: Start) -> 
     streams = [folder.joinpath(name).readlink() for name in ("0", "1", "2")]
     log = armed.folder / "monitor.log"
     assert streams == [Path("/dev/null"), log, log]
+
+
+# What it knows of itself.
+
+
+def test_a_monitor_hands_back_the_record_that_it_was_given(start: Start) -> None:
+    armed = start(record={"guest": "www"})
+    assert control.describe(armed.orders.socket) == (armed.state(), {"guest": "www"})
+
+
+def test_a_monitor_remembers_a_record_that_has_changed(start: Start) -> None:
+    armed = start(record={"phase": "preparing"})
+    control.remember(armed.state(), {"phase": "healthy"})
+    assert control.describe(armed.orders.socket)[1] == {"phase": "healthy"}
+
+
+def test_a_monitor_whose_folder_is_lost_is_recorded_where_it_is_asked(start: Start) -> None:
+    fired = start()
+    fired.serve()
+    shutil.rmtree(fired.folder)
+    control.describe(fired.orders.socket)
+    assert control.state_from(json.loads((fired.folder / control.STATE).read_bytes())).alive
+
+
+def test_a_monitor_whose_socket_is_lost_listens_again_on_sighup(start: Start) -> None:
+    fired = start(record={"guest": "www"})
+    fired.serve()
+    Path(fired.orders.socket).unlink()
+    fired.state().monitor.kill(signal.SIGHUP)
+    wait_for(lambda: Path(fired.orders.socket).exists())
+    assert control.describe(fired.orders.socket)[1] == {"guest": "www"}
+    assert get(fired.port) == "one"
+
+
+def test_a_guest_gets_no_sighup_for_its_monitor(start: Start) -> None:
+    fired = start()
+    fired.serve()
+    fired.state().monitor.kill(signal.SIGHUP)
+    control.describe(fired.orders.socket)
+    assert fired.tender.alive

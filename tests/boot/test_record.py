@@ -203,7 +203,7 @@ def test_a_damaged_record_comes_with_a_way_out(state: State) -> None:
     record(state).write_bytes(b"")
     with pytest.raises(HostError) as damage:
         state.generations("www")
-    assert "put the file back" in damage.value.hint
+    assert "`mirage-hooks deploy` sets the file aside" in damage.value.hint
 
 
 def test_a_damaged_record_of_one_guest_leaves_the_others_readable(state: State) -> None:
