@@ -52,7 +52,7 @@ def deliver(state: Path, event: Mapping[str, object]) -> None:
         "host": socket.gethostname(),
     }
     # One at a time, whoever sends: so they come in order, and a slow command does not pile up.
-    with (state / "notify.lock").open("w") as lock:
+    with (state / "notifying").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         run(command, journal.encode(told).encode() + b"\n", SECONDS)
 

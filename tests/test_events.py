@@ -15,6 +15,8 @@ TABLE = SECTION.partition("\n## ")[0]
 
 # What logs an event: its first argument is the kind, its keywords are fields.
 LOGGING = {"event", "_event", "_say", "make_event"}
+# Some kinds are handed on to where they are logged.
+KIND = re.compile(r"(converge|guest|network|repository|state|collect|notify)[.][a-z]+(-[a-z]+)*")
 # What is in every event, or in every one that is about a guest or a boot of it.
 COMMON = {"guest", "generation"}
 
@@ -48,8 +50,20 @@ def documented() -> dict[str, tuple[set[str], str]]:
     return found
 
 
+def named() -> Iterator[str]:
+    """Yield the kinds of events that the code names, but for its tables of them."""
+    for layer in ("boot", "hooks", "installer"):
+        for path in (ROOT / layer).rglob("*.py"):
+            if path.name in {"severity.py", "journal.py"}:
+                continue
+            for node in ast.walk(ast.parse(path.read_text())):
+                match node:
+                    case ast.Constant(value=str(text)) if KIND.fullmatch(text):
+                        yield text
+
+
 CALLS = [*calls()]
-LOGGED = sorted({kind for kind, _ in CALLS})
+LOGGED = sorted({*named()})
 DOCUMENTED = documented()
 
 
