@@ -14,9 +14,9 @@ class UpstreamError(RepositoryError):
         self.event = event
 
 
-NOT_FETCHED, DIVERGED, BLOCKED = (
-    f"repository.{what}" for what in ("fetch-failed", "diverged", "blocked")
-)
+NOT_FETCHED = "repository.fetch-failed"
+DIVERGED = "repository.diverged"
+BLOCKED = "repository.blocked"
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ guests/GUEST/N/               one generation:
     monitor.json              what its monitor says
     console.log, monitor.log  what the guest and the monitor printed; .1 of each is what was before
 guests/GUEST/history.jsonl    what is left of generations that were collected (history.py)
-notify.lock                   whose event the operator's command is told (notify.py)
+notifying                     whose event the operator's command is told (notify.py)
 gone                          commits that cannot be pinned: said already (collect.py)
 store/                        unpacked images (store.py)
 secrets/                      secret arguments (secrets.py)
