@@ -23,8 +23,8 @@ _PROGRAM = Path(__file__).with_name("faulty_python.py")
 # A check that is over soon.
 QUICK = 'alive = "50ms"\nwithin = "5s"'
 
-# How long what was killed may take to be gone, and a guest to answer; seconds. One for unix has a
-# new MAC at each restart, and where its announcement is lost the host asks again after half a minute.
+# How long what was killed may take to be gone, and a guest to answer; seconds. One for unix has
+# another MAC after a restart: where it is not heard of, the host asks again after half a minute.
 _PATIENCE = 60.0
 
 # All of what is asked, or what fits into the time of every day: `make test-faults` sets it.
