@@ -151,7 +151,8 @@ def as_before(
     ran = (
         name
         for name, one in known.items()
-        if one.last is not None and one.generations[-1].phase is not Phase.ENDED
+        if one.last is not None
+        and (one.generations[-1].phase is not Phase.ENDED or one.generations[-1].lost)
     )
     return DesiredState(revision, unready=dict.fromkeys(ran, why), startup=startup)
 

@@ -91,6 +91,7 @@ class Generation(msgspec.Struct, frozen=True, kw_only=True):
     phase: Phase
     healthy_at: float | None = None
     ended_at: float | None = None
+    lost: bool = False
     reason: str = ""
     observed: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
@@ -109,14 +110,14 @@ class Generation(msgspec.Struct, frozen=True, kw_only=True):
         """Return the record in another phase."""
         return msgspec.structs.replace(self, phase=phase, **changes)
 
-    def end(self, reason: str) -> "Generation":
-        """Return the record of its end, now.
+    def end(self, reason: str, lost: bool = False) -> "Generation":
+        """Return the record of its end, now; `lost` says that it was nobody's will.
 
         A failed one stays failed, and why: that mark is on its boot digest.
         """
         if self.phase is Phase.FAILED:
             return self.become(Phase.FAILED, ended_at=time.time())
-        return self.become(Phase.ENDED, ended_at=time.time(), reason=reason)
+        return self.become(Phase.ENDED, ended_at=time.time(), reason=reason, lost=lost)
 
 
 class _Format(msgspec.Struct):

@@ -40,17 +40,18 @@ def _lay_to_rest(state: State, generation: Generation) -> bool:
     left = monitor is not None and (monitor.monitor.alive or monitor.alive)
     if monitor is not None and left:
         control.stop(monitor)
+    lost = False
     if generation.phase is Phase.FAILED and generation.ended_at is None:
         reason = generation.reason
     elif generation.phase is not Phase.HEALTHY:
         return False
     elif not left and (monitor is None or monitor.phase in control.LIVE):
-        reason = survey.how_lost(monitor)
+        reason, lost = survey.how_lost(monitor), True
     elif (successor := _successor(state, generation)) is not None:
         reason = f"replaced by generation {successor}"
     else:
         return False  # it ended by itself, and nothing came after it
-    state.save(generation.end(reason))
+    state.save(generation.end(reason, lost))
     return True
 
 
