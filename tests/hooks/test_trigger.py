@@ -13,7 +13,7 @@ import sys
 from mirage_hooks.hooks import trigger
 trigger._PATIENCE = float(sys.argv[1])
 for _ in range(int(sys.argv[2])):
-    trigger._print("x" * int(sys.argv[3]))
+    trigger.say("x" * int(sys.argv[3]))
 print("done", flush=True)
 """
 

@@ -311,7 +311,7 @@ KEYS: dict[str, list[str]] = {
     "plan": ["branch", "commit", "actions"],
     "status": [
         *["repository", "branch", "commit", "behind", "last_fetch"],
-        *["converging", "paused", "problem", "guests"],
+        *["converging", "paused", "problem", "damaged", "guests"],
     ],
 }
 

@@ -92,7 +92,7 @@ def test_what_is_found_is_a_table(installed: Site) -> None:
 
 def test_a_clone_without_an_installation_is_found(site: Site) -> None:
     found = broken(site)
-    assert found == dict.fromkeys(["state folder", *HOOKS, "poll", "host.toml"], "failed")
+    assert found == dict.fromkeys(["state folder", *HOOKS, "poll script", "host.toml"], "failed")
 
 
 def test_a_warning_alone_does_not_end_with_an_error(installed: Site) -> None:

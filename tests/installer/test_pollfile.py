@@ -51,7 +51,7 @@ def test_the_doctor_finds_a_script_that_cannot_be_run(
     site.install()
     break_it(site.state.poll)
     told = site.command("doctor", check=False).stdout.splitlines()
-    lines = [line for line in told if " poll " in line]
+    lines = [line for line in told if "poll script" in line]
     assert [("failed" in line, finding in line) for line in lines] == [(True, True)]
 
 
