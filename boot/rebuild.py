@@ -9,7 +9,7 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import msgspec
@@ -37,12 +37,13 @@ def rebuild(state: State, journal: Journal) -> None:
         _set_aside(journal, error)
     for guest in (error.guest for error in lost if error.is_intent):
         _hold_again(state, journal, guest)
-    recorded = {monitor.socket: monitor.monitor for monitor in _recorded(state)}
+    monitors = list(_recorded(state))
+    recorded = {monitor.socket for monitor in monitors}
     for path in sorted(runtime.folder(state.folder.parent).iterdir()):
         if str(path) not in recorded:
             _take_over(state, journal, str(path))
     # The stamp that all is well is missing where a record is: then it is worth a look at /proc.
-    if lost or not state.settled.exists() or _missing(state):
+    if lost or not state.settled.exists() or _missing(state, monitors):
         for folder, process in _strangers(state):
             _ask_back(state, journal, folder, process)
 
@@ -72,9 +73,9 @@ def _recorded(state: State) -> Iterator[MonitorState]:
                 yield monitor
 
 
-def _missing(state: State) -> bool:
+def _missing(state: State, monitors: Iterable[MonitorState]) -> bool:
     """Whether a monitor lives that was there when all was well, and that no record names."""
-    recorded = {monitor.monitor.pid for monitor in _recorded(state)}
+    recorded = {monitor.monitor.pid for monitor in monitors}
     with contextlib.suppress(OSError, ValueError):
         for line in state.monitors.read_text().splitlines():
             pid, start = map(int, line.split())
