@@ -1,7 +1,7 @@
 # make demo   the main job, end to end, in a temporary folder
 # make test   the tests; with PYTEST="-k word" some of them
 # make test-systemd   those that boot systemd in namespaces: it fails where `make test` skips them
-# make test-faults  every fault at every recorded step, and 200 deploys; `make test` has a sample
+# make test-faults  kills after each record, full disks, 200 deploys; `make test` has a sample
 # make fuzz   the property tests again, with many more examples
 # make lint   types, style, and our own pre-commit checks
 # make bench  what a pull pays for the hook, downtime, memory: as ratios

@@ -222,13 +222,8 @@ class Converger:
         known = survey.look_at_all(self._state)
         self._sweep(known)
         self._collect(bound, None, known)
-        final = plan(desired, known, Wish(allow_empty=True))
-        down = {
-            action.guest: Error(f"{action.guest}: still to do: {action.reason}")
-            for action in final
-            if action.boots
-        }
-        return {**down, **self._execution.faults}
+        found = assess(desired, known, Wish(), self._execution.faults)
+        return {**found.left, **found.problems}
 
     def _finish(
         self,

@@ -52,7 +52,7 @@ from mirage_hooks.boot.users import user_name
 FOLDER = "mirage-hooks"
 FORMAT = 1
 
-_INTENTS = "intents"
+_INTENTS, _FAULTS = "intents", "faults"
 
 # Why a guest was stopped that is held since.
 HELD = "held by hand"
@@ -166,7 +166,8 @@ class DamagedError(HostError):
     @property
     def guest(self) -> str:
         """The guest that it is about."""
-        return self.path.stem if self.is_intent else self.path.parent.parent.name
+        by_name = self.path.parent.name in {_INTENTS, _FAULTS}
+        return self.path.stem if by_name else self.path.parent.parent.name
 
     @property
     def is_intent(self) -> bool:
@@ -198,7 +199,7 @@ class State:
         self.poll_bound = self.folder / "poll.bound"
         self.polls = self.folder / "poll.json"
         self.fetch_log = self.folder / "fetch.log"
-        self._faults = self.folder / "faults"
+        self._faults = self.folder / _FAULTS
         self._intents = self.folder / _INTENTS
         self._guests = self.folder / "guests"
         self._read: dict[Path, tuple[tuple[int, int], Generation]] = {}

@@ -57,12 +57,12 @@ def holds(state: State, repository: Repository, branch: str, host_text: bytes) -
     try:
         stamp = state.settled.read_bytes()
         names = state.watched.read_text(encoding="utf-8").splitlines()
-        monitors = [line.split() for line in state.monitors.read_text().splitlines()]
-    except FileNotFoundError:
+        living = state.monitors.read_text().splitlines()
+        monitors = [ProcessId(boot_id(), *map(int, line.split())) for line in living]
+    except (FileNotFoundError, TypeError, ValueError):  # missing, or damaged
         return False
-    return stamp == _stamp(branch, host_text, repository.identify(names)) and all(
-        ProcessId(boot_id(), int(pid), int(start)).alive for pid, start in monitors
-    )
+    found = _stamp(branch, host_text, repository.identify(names))
+    return stamp == found and all(monitor.alive for monitor in monitors)
 
 
 def lines(text: bytes) -> bytes:

@@ -43,6 +43,7 @@ def damaged(state: State) -> list[DamagedError]:
         numbers = state.numbers(guest)
         reads: list[Callable[[], object]] = [
             partial(state.intent, guest),
+            partial(state.fault, guest),
             *(partial(state.generation, guest, number) for number in numbers),
             *(partial(state.monitor_of, guest, number) for number in numbers),
         ]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from mirage_hooks.boot.errors import HostError
 from mirage_hooks.installer import crontab
 from mirage_hooks.installer.findings import Finding
-from mirage_hooks.installer.job import Interval, Job, call
+from mirage_hooks.installer.job import Interval, Job, call, gone
 
 # What crontab says on standard error where a user has none, in Debian's cron, cronie and busybox.
 _NONE = ("no crontab for", "No such file or directory")
@@ -52,16 +52,8 @@ class Cron:
         line = crontab.find(_read(), self.job)
         if line is None:
             return []
-        program = crontab.program(line)
-        if not os.access(program, os.X_OK):
-            return [
-                Finding(
-                    "failed",
-                    "poll",
-                    f"the crontab runs {program or 'nothing'}, which is gone",
-                    "install mirage-hooks again, then run: mirage-hooks install --poll 5m",
-                )
-            ]
+        if (found := gone("the crontab", crontab.program(line))) is not None:
+            return [found]
         return [Finding("ok", "poll", f"the crontab polls: {line}")]
 
 

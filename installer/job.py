@@ -1,5 +1,6 @@
 """What is run for a repository and how often, whoever runs it; and how those are spoken to."""
 
+import os
 import subprocess
 from dataclasses import dataclass
 from typing import Protocol
@@ -38,6 +39,14 @@ class Job:
     program: str
     path: str
     identity: str
+
+
+def gone(runs: str, program: str) -> Finding | None:
+    """Return that the program which something runs is gone, None where it is there."""
+    if os.access(program, os.X_OK):
+        return None
+    mend = "install mirage-hooks again, then run: mirage-hooks install --poll 5m"
+    return Finding("failed", "poll", f"{runs} runs {program or 'nothing'}, which is gone", mend)
 
 
 class Scheduler(Protocol):

@@ -11,7 +11,7 @@ from mirage_hooks.boot.systemd import Manager
 from mirage_hooks.boot.users import user_name
 from mirage_hooks.installer import placing, units
 from mirage_hooks.installer.findings import Finding
-from mirage_hooks.installer.job import Interval, Job, call
+from mirage_hooks.installer.job import Interval, Job, call, gone
 
 
 @dataclass(frozen=True)
@@ -69,16 +69,8 @@ class Timer:
         if timer["UnitFileState"] != "enabled":
             return [Finding("warning", "poll", f"{self._timer} ends with this boot", enable)]
         run = re.search(r"path=(.*?) ;", self._show(self._poll)["ExecStart"])
-        program = run[1] if run else ""
-        if not os.access(program, os.X_OK):
-            return [
-                Finding(
-                    "failed",
-                    "poll",
-                    f"{self._poll} runs {program}, which is gone",
-                    "install mirage-hooks again, then run: mirage-hooks install --poll 5m",
-                )
-            ]
+        if (found := gone(self._poll, run[1] if run else "")) is not None:
+            return [found]
         return [Finding("ok", "poll", f"{self._timer} is active"), *self._mortal()]
 
     def _mortal(self) -> list[Finding]:

@@ -264,9 +264,14 @@ def name_a_monitor_that_lives(clone: Clone) -> None:
     clone.stamp((*WATCHED, "unix/2/missing"), monitors=(identify(os.getpid()),))
 
 
+def damage_what_names_the_monitors(clone: Clone) -> None:
+    clone.state.monitors.write_bytes(b"\xff and garbage\n")
+
+
 @pytest.mark.parametrize(
     "change",
     [
+        damage_what_names_the_monitors,
         change_a_watched_file,
         change_another_file,
         change_the_host_file,

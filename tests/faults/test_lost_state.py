@@ -84,8 +84,9 @@ def test_a_damaged_record_of_what_is_over_is_as_good_as_gone(
 
 
 @each_damage
-def test_a_damaged_intent_is_set_aside(frail: Faulty, damage: bytes) -> None:
-    path = frail.site.state.folder / "intents" / "www.json"
+@pytest.mark.parametrize("word", ["intents", "faults"])
+def test_a_damaged_word_on_a_guest_is_set_aside(frail: Faulty, word: str, damage: bytes) -> None:
+    path = frail.site.state.folder / word / "www.json"
     path.parent.mkdir(exist_ok=True)
     path.write_bytes(damage)
     assert frail.converge() == 0, frail.said()
