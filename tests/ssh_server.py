@@ -8,6 +8,7 @@ import shutil
 import stat
 import subprocess
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -25,39 +26,50 @@ StrictModes no
 UsePAM no
 PasswordAuthentication no
 PermitRootLogin yes
-SetEnv HOME={home} XDG_RUNTIME_DIR={runtime} BASH_ENV=
 """
 
 
+@dataclass(frozen=True)
+class Server:
+    """An sshd that runs: its port, and the command that gets in, as git takes it."""
+
+    port: int
+    client: str
+
+
 @contextlib.contextmanager
-def ssh_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
-    """Run an sshd with keys of its own, for whoever runs the tests; give its port."""
-    if SSHD is None:
-        pytest.skip("there is no sshd here (Debian: openssh-server)")
-    folder = tmp_path / "ssh"
+def running_sshd(folder: Path, *settings: str) -> Iterator[Server]:
+    """Run an sshd with keys of its own, for whoever runs this; there has to be one."""
+    assert SSHD is not None
     folder.mkdir()
     for key in ("host", "client"):
         run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key, cwd=folder)
     port = free_port()
-    config = CONFIG.format(
-        port=port,
-        folder=folder,
-        home=os.environ["HOME"],
-        runtime=os.environ["XDG_RUNTIME_DIR"],
-    )
-    (folder / "config").write_text(config)
+    config = CONFIG.format(port=port, folder=folder)
+    (folder / "config").write_text(config + "".join(f"{setting}\n" for setting in settings))
     options = ("StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null", "LogLevel=ERROR")
     ssh = ["ssh", "-F", "/dev/null", "-i", str(folder / "client"), "-o", "IdentitiesOnly=yes"]
-    command = [*ssh, *(word for option in options for word in ("-o", option))]
-    monkeypatch.setenv("GIT_SSH_COMMAND", shlex.join(command))
+    client = shlex.join([*ssh, *(word for option in options for word in ("-o", option))])
     with privilege_separation_folder(), (folder / "log").open("w") as log:
         server = subprocess.Popen([SSHD, "-D", "-e", "-f", folder / "config"], stderr=log)
         try:
             wait_for(lambda: "Server listening" in (folder / "log").read_text())
-            yield port
+            yield Server(port, client)
         finally:
             server.terminate()
             server.wait(10)
+
+
+@contextlib.contextmanager
+def ssh_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
+    """Have a test's git reach this host by ssh; give the port."""
+    if SSHD is None:
+        pytest.skip("there is no sshd here (Debian: openssh-server)")
+    home, runtime = os.environ["HOME"], os.environ["XDG_RUNTIME_DIR"]
+    there = f"SetEnv HOME={home} XDG_RUNTIME_DIR={runtime} BASH_ENV="
+    with running_sshd(tmp_path / "ssh", there) as server:
+        monkeypatch.setenv("GIT_SSH_COMMAND", server.client)
+        yield server.port
 
 
 @contextlib.contextmanager

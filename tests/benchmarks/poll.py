@@ -6,30 +6,19 @@ sshd can be run. That the poll ended in its sh is checked every time: it said no
 no converge.
 """
 
-import shlex
-import shutil
 import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from stage import COMMAND, Stage, free_port
+from stage import COMMAND, Stage
 from table import Budget, Figure
+
+import ssh_server
 
 _ROUNDS = 60
 _WARM_UP = 3
-_SSHD = shutil.which("sshd", path="/usr/sbin:/usr/local/sbin:/usr/bin")
-_SSHD_CONFIG = """\
-ListenAddress 127.0.0.1:{port}
-HostKey {folder}/host
-AuthorizedKeysFile {folder}/client.pub
-PidFile none
-StrictModes no
-UsePAM no
-PermitRootLogin yes
-"""
-_OPTIONS = "-F /dev/null -o IdentitiesOnly=yes -o StrictHostKeyChecking=no -o LogLevel=ERROR"
 
 
 def measure(stage: Stage) -> list[Figure]:
@@ -87,44 +76,17 @@ def _time(stage: Stage, command: list[str | Path]) -> float:
 @contextmanager
 def _over_ssh(stage: Stage) -> Iterator[bool]:
     """Have the upstream behind an sshd of our own; False where there can be none."""
-    if _SSHD is None or not Path("/run/sshd").exists():
-        print("no poll over ssh: it takes sshd, and its folder /run/sshd")
+    if ssh_server.SSHD is None:
+        print("no poll over ssh: there is no sshd (Debian: openssh-server)")
         yield False
         return
-    folder, port = stage.folder / "ssh", free_port()
-    folder.mkdir()
-    for key in ("host", "client"):
-        stage.run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key, cwd=folder)
-    (folder / "config").write_text(_SSHD_CONFIG.format(port=port, folder=folder))
-    key, known = shlex.quote(f"{folder}/client"), shlex.quote(f"{folder}/known")
-    ssh = f"ssh {_OPTIONS} -i {key} -o UserKnownHostsFile={known} -p {port}"
     before = stage.run("git", "remote", "get-url", "origin", cwd=stage.ours).strip()
-    server = subprocess.Popen(
-        [_SSHD, "-D", "-e", "-f", folder / "config"], stderr=subprocess.DEVNULL
-    )
-    try:
-        stage.run("git", "config", "core.sshCommand", ssh, cwd=stage.ours)
-        stage.run(
-            "git", "remote", "set-url", "origin", f"127.0.0.1:{stage.upstream}", cwd=stage.ours
-        )
-        _wait_for(stage)
-        yield True
-    finally:
-        server.terminate()
-        server.wait()
-        stage.run("git", "config", "--unset", "core.sshCommand", cwd=stage.ours)
-        stage.run("git", "remote", "set-url", "origin", before, cwd=stage.ours)
-
-
-def _wait_for(stage: Stage) -> None:
-    """Wait until the upstream can be reached; raise with git's words where it cannot."""
-    deadline = time.monotonic() + 10
-    while True:
+    with ssh_server.running_sshd(stage.folder / "ssh") as server:
+        address = f"ssh://127.0.0.1:{server.port}{stage.upstream}"
+        stage.run("git", "config", "core.sshCommand", server.client, cwd=stage.ours)
+        stage.run("git", "remote", "set-url", "origin", address, cwd=stage.ours)
         try:
-            stage.run("git", "fetch", "-q", cwd=stage.ours)
-        except RuntimeError:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.1)
-        else:
-            return
+            yield True
+        finally:
+            stage.run("git", "config", "--unset", "core.sshCommand", cwd=stage.ours)
+            stage.run("git", "remote", "set-url", "origin", before, cwd=stage.ours)

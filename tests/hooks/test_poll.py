@@ -13,24 +13,12 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from clones import in_a_clone, in_a_linked_worktree, in_a_worktree_of_a_bare_repository
 from mirage_hooks.boot import follow, lock
 from mirage_hooks.boot.errors import ConfigError, HostError
 from mirage_hooks.installer import pollfile
 from polling import commit_locally, commit_note, events, is_silent, poll, said, tip
-from support import COMMAND, Site, free_port, link_worktree, make_bare, run, wait_for
-
-
-def in_a_clone(site: Site, folder: Path) -> None:
-    del site, folder
-
-
-def in_a_linked_worktree(site: Site, folder: Path) -> None:
-    link_worktree(site, folder)
-
-
-def in_a_worktree_of_a_bare_repository(site: Site, folder: Path) -> None:
-    make_bare(site, folder)
-    link_worktree(site, folder)
+from support import COMMAND, Site, free_port, make_bare, run, wait_for
 
 
 def in_a_bare_repository(site: Site, folder: Path) -> None:

@@ -9,23 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from clones import in_a_clone, in_a_linked_worktree, in_a_worktree_of_a_bare_repository
 from mirage_hooks.boot import journal
-from support import COMMAND, USER, Site, link_worktree, make_bare, run
-
-
-def in_a_clone(site: Site, folder: Path) -> None:
-    """Pull in a clone's own work tree: what a site is made with."""
-    del site, folder
-
-
-def in_a_linked_worktree(site: Site, folder: Path) -> None:
-    link_worktree(site, folder)
-
-
-def in_a_worktree_of_a_bare_repository(site: Site, folder: Path) -> None:
-    make_bare(site, folder)
-    link_worktree(site, folder)
-
+from support import COMMAND, USER, Site, run
 
 KINDS = [in_a_clone, in_a_linked_worktree, in_a_worktree_of_a_bare_repository]
 
