@@ -146,7 +146,7 @@ def test_a_timer_that_was_stopped_is_found_and_mended_by_what_the_doctor_says(
 
 def test_a_timer_whose_command_is_gone_is_found(site: MachineSite) -> None:
     site.install("--poll", "5m")
-    file = site.machine.root / "etc/systemd/system" / site.unit(POLL)
+    file = site.machine.root / "etc/systemd/system" / site.unit(UP)
     file.write_text(file.read_text().replace(str(COMMAND), "/gone/mirage-hooks"))
     site.machine.run("systemctl", "daemon-reload")
     assert "/gone/mirage-hooks, which is gone" in findings(site)["poll"]["finding"]

@@ -34,7 +34,7 @@ def status(context: click.Context, as_json: bool, prometheus: bool) -> int:
     bound, _ = host.load(state.host_file)
     state.check_access()
     tip = repository.tip(bound.branch)
-    damaged = survey.damaged(state)
+    _, damaged = survey.read_all(state)
     unknown = {one.guest for one in damaged}
     known = {
         name: Known() if name in unknown else survey.look(state, name)
