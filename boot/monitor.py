@@ -19,7 +19,6 @@ import signal
 import socket
 import sys
 import time
-from collections import deque
 
 from daemon import DaemonContext
 
@@ -27,16 +26,9 @@ from mirage_hooks.boot import control, journal, learned
 from mirage_hooks.boot.console import ConsoleLog
 from mirage_hooks.boot.control import MonitorState, Orders
 from mirage_hooks.boot.process import identify
+from mirage_hooks.boot.restarts import Again, Finished, GivenUp, decide
 from mirage_hooks.boot.tell import Teller
 from mirage_hooks.boot.tender import Tender
-
-# Exit codes a MirageOS guest is not booted again after: --help (63) and a bad argument (64) come
-# back the same every time.
-_HOPELESS = frozenset({63, 64})
-
-# Restarts wait FIRST seconds, then twice as long each time, LONGEST at the most.
-_BACKOFF_FIRST = 0.5
-_BACKOFF_LONGEST = 60.0
 
 # Past this size the monitor's own log is set aside.
 _LOG = "monitor.log"
@@ -58,7 +50,7 @@ class Monitor:
         )
         self._restart = orders.restart
         self._record = orders.record
-        self._restarts: deque[float] = deque()
+        self._restarts: tuple[float, ...] = ()
         self._selector = selectors.DefaultSelector()
         self._controller: socket.socket | None = controller
         self._buffers: dict[socket.socket, bytes] = {}
@@ -186,36 +178,25 @@ class Monitor:
 
     def _judge(self) -> None:
         """Apply the restart policy to a guest that has ended."""
-        code, policy = self.state.exit_code, self._restart
-        wanted = policy.on == "always" or (policy.on == "failure" and code != 0)
-        if not wanted or code in _HOPELESS:
-            why = "" if wanted else f"; its restart policy is {policy.on!r}"
-            if code in _HOPELESS:
-                why = "; starting it again would end the same"
-            self._event("guest.ended", f"{self.state.exit}{why}", exit=code)
-            self._enter("finished")
-            return
-        now = time.monotonic()
-        while self._restarts and self._restarts[0] < now - policy.window:
-            self._restarts.popleft()
-        if len(self._restarts) >= policy.limit:
-            self._event(
-                "guest.given-up",
-                f"{self.state.exit}; given up after its limit of restarts ({policy.limit} in "
-                f"{policy.window:g} s): `mirage-hooks reboot {self._orders.guest}` tries again",
-                exit=code,
-            )
-            self._enter("given-up")
-            return
-        wait = min(_BACKOFF_FIRST * 2 ** min(len(self._restarts), 16), _BACKOFF_LONGEST)
-        self._restarts.append(now)
-        self._restart_at = now + wait
-        self._event(
-            "guest.restarting",
-            f"{self.state.exit}; restart {len(self._restarts)} of {policy.limit} in {wait:g} s",
-            exit=code,
-        )
-        self._enter("backing-off")
+        policy, now = self._restart, time.monotonic()
+        match decide(policy, self.state.exit_code, self._restarts, now):
+            case Again(wait, counted):
+                self._restarts, self._restart_at = counted, now + wait
+                why = f"restart {len(counted)} of {policy.limit} in {wait:g} s"
+                self._conclude("guest.restarting", why, "backing-off")
+            case Finished(why):
+                self._conclude("guest.ended", why, "finished")
+            case GivenUp():
+                why = (
+                    f"given up after its limit of restarts ({policy.limit} in {policy.window:g} s)"
+                    f": `mirage-hooks reboot {self._orders.guest}` tries again"
+                )
+                self._conclude("guest.given-up", why, "given-up")
+
+    def _conclude(self, event: str, why: str, phase: str) -> None:
+        """Say how the guest ended and what becomes of it; enter that phase."""
+        self._event(event, f"{self.state.exit}; {why}", exit=self.state.exit_code)
+        self._enter(phase)
 
     def _boot_again(self) -> None:
         self._restart_at = None
