@@ -63,9 +63,10 @@ class Expectation:
     def _answer(self, seconds: float) -> bytes:
         """Return the answer to what was asked, nothing where it does not come in time."""
         assert self._process.stdout is not None  # noqa: S101 - it is a pipe
-        ready, _, _ = select.select([self._process.stdout], [], [], seconds)
-        self._waiting = not ready
-        return os.read(self._process.stdout.fileno(), 1) if ready else b""
+        ready = select.poll()  # select() takes no descriptor from 1024 on
+        ready.register(self._process.stdout, select.POLLIN)
+        self._waiting = not ready.poll(seconds * 1000)
+        return b"" if self._waiting else os.read(self._process.stdout.fileno(), 1)
 
 
 def main() -> None:
