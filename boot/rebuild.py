@@ -17,9 +17,11 @@ import psutil
 
 from mirage_hooks.boot import control, runtime, survey
 from mirage_hooks.boot.control import MonitorState
+from mirage_hooks.boot.generation import Generation, Phase
+from mirage_hooks.boot.intent import HELD, Intent
 from mirage_hooks.boot.journal import Journal
 from mirage_hooks.boot.process import ProcessId, identify
-from mirage_hooks.boot.record import HELD, DamagedError, Generation, Intent, Phase, State
+from mirage_hooks.boot.record import DamagedError, State
 
 _MODULE = "mirage_hooks.boot.monitor"
 # How long a monitor may take to listen again, seconds.

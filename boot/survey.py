@@ -5,9 +5,10 @@ from functools import partial
 from typing import TypeVar
 
 from mirage_hooks.boot.control import MonitorState
+from mirage_hooks.boot.generation import Generation, Phase
 from mirage_hooks.boot.plan import Known
 from mirage_hooks.boot.process import boot_id
-from mirage_hooks.boot.record import DamagedError, Generation, Phase, State
+from mirage_hooks.boot.record import DamagedError, State
 
 _BY_ITSELF = {"finished": "", "given-up": "; its monitor has given it up"}
 _RUNNING = frozenset({"running", "backing-off"})

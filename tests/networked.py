@@ -15,7 +15,7 @@ from subprocess import CompletedProcess
 import pytest
 
 from guests_built import Built, BuiltTarget
-from mirage_hooks.boot.record import Generation
+from mirage_hooks.boot.generation import Generation
 from namespace import Namespace
 from support import COMMAND, Site, leave, run
 

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from mirage_hooks.boot import journal, lock
-from mirage_hooks.boot.record import Phase, State
+from mirage_hooks.boot.generation import Phase
+from mirage_hooks.boot.record import State
 from support import COMMAND, Site, wait_for
 
 _AT_ONCE = 50
