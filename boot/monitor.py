@@ -176,24 +176,23 @@ class Monitor:
     def _judge(self) -> None:
         """Apply the restart policy to a guest that has ended."""
         policy, now = self._restart, time.monotonic()
-        match decide(policy, self.state.exit_code, self._restarts, now):
+        ended, code = self.state.exit, self.state.exit_code
+        match decide(policy, code, self._restarts, now):
             case Again(wait, counted):
                 self._restarts, self._restart_at = counted, now + wait
-                why = f"restart {len(counted)} of {policy.limit} in {wait:g} s"
-                self._conclude("guest.restarting", why, "backing-off")
+                text = f"{ended}; restart {len(counted)} of {policy.limit} in {wait:g} s"
+                self._event("guest.restarting", text, exit=code)
+                self._enter("backing-off")
             case Finished(why):
-                self._conclude("guest.ended", why, "finished")
+                self._event("guest.ended", f"{ended}; {why}", exit=code)
+                self._enter("finished")
             case GivenUp():
-                why = (
-                    f"given up after its limit of restarts ({policy.limit} in {policy.window:g} s)"
-                    f": `mirage-hooks reboot {self._orders.guest}` tries again"
+                text = (
+                    f"{ended}; given up after its limit of restarts ({policy.limit} in "
+                    f"{policy.window:g} s): `mirage-hooks reboot {self._orders.guest}` tries again"
                 )
-                self._conclude("guest.given-up", why, "given-up")
-
-    def _conclude(self, event: str, why: str, phase: str) -> None:
-        """Say how the guest ended and what becomes of it; enter that phase."""
-        self._event(event, f"{self.state.exit}; {why}", exit=self.state.exit_code)
-        self._enter(phase)
+                self._event("guest.given-up", text, exit=code)
+                self._enter("given-up")
 
     def _boot_again(self) -> None:
         self._restart_at = None
