@@ -1,5 +1,6 @@
 """Which image a guest has at a revision, and how two boots differ, in words."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import msgspec
@@ -11,7 +12,7 @@ from mirage_hooks.boot.network import configured
 from mirage_hooks.boot.revision import Blob, Revision
 
 POINTER = "latest"
-_PLACE = "{latest}"
+PLACE = "{latest}"
 _POINTER_BYTES = 1024
 
 
@@ -41,23 +42,29 @@ def locate(revision: Revision, template: str) -> Artifact:
     Raises Missing where a pointer or the image is not there, RepositoryError where one of them
     cannot be what it should.
     """
-    parts: list[str] = []
     pointers: dict[str, str] = {}
-    for component in template.split("/"):
-        name = component
-        if _PLACE in component:
-            pointer = "/".join([*parts, POINTER])
-            if pointer not in pointers:
-                pointers[pointer] = follow(revision, pointer, tuple(pointers))
-            name = component.replace(_PLACE, pointers[pointer])
-        parts.append(name)
-    path = "/".join(parts)
+
+    def value(pointer: str) -> str:
+        if pointer not in pointers:
+            pointers[pointer] = follow(revision, pointer, tuple(pointers))
+        return pointers[pointer]
+
+    path = resolve(template, value)
     blob = revision.find(path)
     if blob is None:
         raise Missing(f"there is no image {path}" + " yet" * bool(pointers), (*pointers, path))
     if blob.size == 0:
         raise RepositoryError(f"image {path} is empty")
     return Artifact(blob, pointers, (*pointers, path))
+
+
+def resolve(template: str, value: Callable[[str], str]) -> str:
+    """Return the path that an image path means where the pointers at paths hold values."""
+    parts: list[str] = []
+    for name in template.split("/"):
+        pointer = "/".join([*parts, POINTER])
+        parts.append(name.replace(PLACE, value(pointer)) if PLACE in name else name)
+    return "/".join(parts)
 
 
 def check_template(template: str) -> str:

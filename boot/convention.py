@@ -24,10 +24,14 @@ from mirage_hooks.boot.revision import Revision
 TARGETS: tuple[Target, ...] = get_args(Target)
 
 _PREFIX = "mir-"
-_COMPRESSIONS = ("bz2", "gz", "xz", "zst")
-_IMAGE = re.compile(rf"(.+)\.({'|'.join(TARGETS)})(?:\.(?:{'|'.join(_COMPRESSIONS)}))?")
-_ENDINGS = ("", *(f".{compression}" for compression in _COMPRESSIONS))
-_GLOBS = [f"*.{target}{ending}" for target in TARGETS for ending in _ENDINGS]
+# How the names of compressed images end, by the names that unpack.py has for compressions.
+ENDINGS = {"bzip2": "bz2", "gzip": "gz", "xz": "xz", "zstd": "zst"}
+_IMAGE = re.compile(rf"(.+)\.({'|'.join(TARGETS)})(?:\.(?:{'|'.join(ENDINGS.values())}))?")
+_GLOBS = [
+    f"*.{target}{ending}"
+    for target in TARGETS
+    for ending in ("", *(f".{ending}" for ending in ENDINGS.values()))
+]
 
 # CI jobs add their images to one folder in a commit each: so many commits back are looked at.
 _JOBS = 16
@@ -74,12 +78,24 @@ def find(revision: Revision) -> Holding:
     return Holding(tuple(sorted(guests)), tuple(problems))
 
 
+def template(name: str, target: Target, compression: str) -> str:
+    """Return the image path by which `find` knows a guest, for one that has none yet."""
+    # What one prefix is taken off has to have two.
+    prefix = _PREFIX if name.startswith(_PREFIX) else ""
+    return f"{target}/{artifact.PLACE}/{prefix}{name}.{target}.{ENDINGS[compression]}"
+
+
+def is_image(file: str) -> bool:
+    """Whether a file would be taken for a guest's image, by its name."""
+    return _guest(file, "") is not None
+
+
 def _in_folder(revision: Revision, folder: str) -> list[Found]:
     base = f"{folder}/" if folder else ""
     files = revision.files(folder)
     if artifact.POINTER in files:
         pointed = base + artifact.follow(revision, base + artifact.POINTER)
-        place = base + "{latest}"
+        place = base + artifact.PLACE
         here = _guests((f"{pointed}/{name}" for name in revision.files(pointed)), place)
         return here or _last_added(revision, base, pointed, place)
     # Any other folder may be one that a pointer at the root named once.

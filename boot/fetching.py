@@ -95,25 +95,33 @@ def not_fetched(branch: str, remote: str, code: int, said: str, seconds: int) ->
 
     With 124, or 137, it was ended by timeout(1), since it had taken `seconds`.
     """
-    what = f"{branch} could not be fetched from {_harmless(remote)}"
+    what = f"{branch} could not be fetched from {without_secrets(remote)}"
     if code in {124, 137}:
         hint = f"it may take longer: timeout in [poll] of host.toml; {_UNREACHABLE}"
         return UpstreamError(NOT_FETCHED, f"{what}: it took more than {seconds} s", hint)
-    cause = next((one for one in _CAUSES if re.search(one.said, said)), None)
+    cause = _cause(said)
+    hint = cause.hint if cause else f"try it by hand: git fetch {without_secrets(remote)}"
+    return UpstreamError(NOT_FETCHED, f"{what}: {explained(code, said)}", hint)
+
+
+def explained(code: int, said: str) -> str:
+    """Return why git could not reach a remote: in our words, if we have any, and in its own."""
     words = condensed(said) or f"git ended with {code}"
-    if cause is None:
-        return UpstreamError(
-            NOT_FETCHED, f"{what}: {words}", f"try it by hand: git fetch {_harmless(remote)}"
-        )
-    return UpstreamError(NOT_FETCHED, f"{what}: {cause.words}: {words}", cause.hint)
+    cause = _cause(said)
+    return f"{cause.words}: {words}" if cause else words
+
+
+def _cause(said: str) -> _Cause | None:
+    return next((one for one in _CAUSES if re.search(one.said, said)), None)
 
 
 def condensed(said: str) -> str:
     """Return the lines that matter of what git said, as one; no secret of a URL is in it."""
     lines = [line.strip() for line in said.splitlines() if line.strip(" \t@")]
     telling = [line for line in lines if not _BOILERPLATE.match(line)] or lines
-    return _harmless("; ".join(telling))[:500]
+    return without_secrets("; ".join(telling))[:500]
 
 
-def _harmless(text: str) -> str:
+def without_secrets(text: str) -> str:
+    """Return a text without what stands before the host in its URLs: names, passwords, tokens."""
     return re.sub(r"://[^/@\s]*@", "://", text)

@@ -16,6 +16,8 @@ _OURS = "refs/mirage-hooks"
 _FOLDER = f"{_OURS}/keep"
 # What the upstream of the branch that deploys had when it was last fetched.
 UPSTREAM = f"{_OURS}/upstream"
+# What the branch had, to which an image was last published from here.
+PUBLISHED = f"{_OURS}/published"
 _BACKUP = f"{_OURS}/backup"
 _SECTION = "transfer"
 _HIDDEN = f"{_SECTION}.hideRefs"
@@ -60,8 +62,8 @@ def backups(repository: Repository) -> list[str]:
 def remove(repository: Repository) -> None:
     """Drop every pin, and the folders git leaves behind; no backup. Raises RepositoryError."""
     update(repository, frozenset())
-    if repository.resolve(UPSTREAM) is not None:
-        repository.update_refs([f"delete {UPSTREAM}"])
+    there = [ref for ref in (UPSTREAM, PUBLISHED) if repository.resolve(ref) is not None]
+    repository.update_refs([f"delete {ref}" for ref in there])
     for folder in ("", "logs"):
         with suppress(OSError):  # none was made, or there is more in it
             (repository.common_dir / folder / _OURS).rmdir()

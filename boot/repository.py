@@ -134,7 +134,7 @@ class Repository:
         try:
             output: str = self.git.git.cat_file(
                 "--batch-check=%(objectname)",
-                istream=_text_file("".join(f"{name}\n" for name in names)),
+                istream=text_file("".join(f"{name}\n" for name in names)),
                 strip_newline_in_stdout=False,
             )
         except GitCommandError as error:
@@ -161,7 +161,7 @@ class Repository:
             # No hook: `reference-transaction` would run as whoever collects. With an fsync: a pull
             # ends with "bad object" at a ref that a power loss left empty.
             options = ["core.hooksPath=/dev/null", "core.fsync=committed,reference"]
-            self.git.git(c=options).update_ref("--stdin", istream=_text_file(text))
+            self.git.git(c=options).update_ref("--stdin", istream=text_file(text))
         except GitCommandError as error:
             raise RepositoryError(f"git cannot update refs: {reason(error)}") from None
 
@@ -241,8 +241,8 @@ class Repository:
             return None
 
 
-def _text_file(text: str) -> IO[bytes]:
-    # GitPython hands `istream` to the process, which needs a real file.
+def text_file(text: str) -> IO[bytes]:
+    """Return a file in memory, at its beginning: what a process is given has to be a real file."""
     descriptor = os.memfd_create("mirage-hooks")
     file = os.fdopen(descriptor, "w+b")
     file.write(text.encode())

@@ -9,14 +9,15 @@ import sys
 import zlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, cast
+from typing import IO, Protocol, cast
 
 import msgspec
 
 from mirage_hooks.boot.errors import HostError, ImageError
 from mirage_hooks.boot.image import Image
-from mirage_hooks.boot.revision import Blob
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -24,6 +25,37 @@ else:
     from backports import zstd
 
 _CHUNK = 1 << 20
+
+
+class Packed(Protocol):
+    """An image as it is found, a blob of git's or a file; `path` is how messages call it."""
+
+    @property
+    def path(self) -> str:
+        """Where it is."""
+
+    @property
+    def size(self) -> int:
+        """How many bytes it has."""
+
+    def open(self) -> AbstractContextManager[io.BufferedReader]:
+        """Give its bytes as a stream."""
+
+
+@dataclass(frozen=True)
+class PackedFile:
+    """An image in a file."""
+
+    path: str
+
+    @property
+    def size(self) -> int:
+        """How many bytes it has. Raises OSError."""
+        return Path(self.path).stat().st_size
+
+    def open(self) -> io.BufferedReader:
+        """Give its bytes as a stream. Raises OSError."""
+        return Path(self.path).open("rb")
 
 
 class Unpacked(Image, frozen=True, kw_only=True):
@@ -45,8 +77,8 @@ _COMPRESSIONS: dict[bytes, tuple[str, _Opener]] = {
 }
 
 
-def unpack(blob: Blob, path: Path, limit: int) -> Unpacked:
-    """Unpack the image in a blob into a file of at most `limit` bytes, and say what it is.
+def unpack(blob: Packed, path: Path, limit: int) -> Unpacked:
+    """Unpack an image, such as the one in a blob, into a file of at most `limit` bytes, and say what it is.
 
     Raises ImageError where it is no image, whoever asks; HostError where this host's memory does
     not serve; OSError.
@@ -83,7 +115,7 @@ def unpack(blob: Blob, path: Path, limit: int) -> Unpacked:
     )
 
 
-def _read(blob: Blob, compression: str, unpacked: IO[bytes]) -> bytes:
+def _read(blob: Packed, compression: str, unpacked: IO[bytes]) -> bytes:
     try:
         return unpacked.read(_CHUNK)
     except EOFError:

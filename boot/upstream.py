@@ -3,10 +3,7 @@
 What was fetched is in a ref of our own (pins.UPSTREAM): FETCH_HEAD is anybody's who fetches.
 """
 
-import os
 import shlex
-import subprocess
-import tempfile
 import time
 from dataclasses import dataclass
 from enum import Enum, auto
@@ -15,7 +12,7 @@ from typing import Literal
 
 from git.exc import GitCommandError
 
-from mirage_hooks.boot import pins
+from mirage_hooks.boot import bounded, pins
 from mirage_hooks.boot.errors import RepositoryError
 from mirage_hooks.boot.fetching import BLOCKED, DIVERGED, NOT_FETCHED, UpstreamError, condensed
 from mirage_hooks.boot.guest import short
@@ -136,23 +133,9 @@ class _Step:
             raise self._blocked(self.repository.name, reason(error)) from None
 
     def _git(self, tree: Path, *arguments: str) -> str:
-        """Run git in a work tree, with the hooks of others; return what they printed.
-
-        What they leave running in the background may keep the stream: it is a file, not a pipe.
-        """
-        command = ["timeout", "-k", "5", str(_MOST_SECONDS), "git", "-C", str(tree), *arguments]
-        with tempfile.TemporaryFile() as output:
-            code = subprocess.run(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                env={**os.environ, POLLED_BY: str(self.state), "LC_ALL": "C"},
-                start_new_session=True,
-                check=False,
-            ).returncode
-            output.seek(0)
-            printed = output.read().decode(errors="replace").strip()
+        """Run git in a work tree, with the hooks of others; return what they printed."""
+        told = {POLLED_BY: str(self.state)}
+        code, printed = bounded.git(tree, *arguments, seconds=_MOST_SECONDS, environment=told)
         # A merge ends with 0 whatever its hooks do (githooks(5)); one that hangs has moved it, too.
         if code and self.repository.resolve(f"refs/heads/{self.branch}") != self.theirs:
             raise self._blocked(str(tree), printed or f"git ended with {code}")

@@ -26,6 +26,7 @@ _COMMANDS = {
     "plan": "operate",
     "poll": "poll",
     "verify": "verify",
+    "publish": "publish",
     "deploy": "operate",
     "reboot": "operate",
     "stop": "operate",

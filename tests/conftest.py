@@ -19,6 +19,7 @@ from mirage_hooks.boot import wiring
 from mounts import mount_namespace
 from namespace import Namespace, network_namespace
 from networked import NetSite, networked
+from publisher import Publisher, make_publisher, make_upstream
 from ssh_server import ssh_server
 from support import GUESTS, Site, leave, make_site, run
 
@@ -123,6 +124,16 @@ def twice(deployed: Site) -> Site:
     deployed.pull()
     assert deployed.page() == "two"
     return deployed
+
+
+@pytest.fixture
+def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Publisher:
+    """A job of no CI system known here, with a fresh clone of an empty deployment repository."""
+    own = ("CI_", "GITHUB_", "GITEA_", "FORGEJO_", "GITLAB_", "TRAVIS")
+    for name in [name for name in os.environ if name == "CI" or name.startswith(own)]:
+        monkeypatch.delenv(name)
+    make_upstream(tmp_path)
+    return make_publisher(tmp_path)
 
 
 @pytest.fixture

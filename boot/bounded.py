@@ -1,0 +1,36 @@
+"""git, where it runs the programs of others or asks a server: bounded in time, and without a terminal."""
+
+import os
+import subprocess
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import IO
+
+# What timeout(1) ends with for a program that took too long, and for one that it had to kill.
+TOO_LONG = frozenset({124, 137})
+
+
+def git(
+    folder: str | Path,
+    *arguments: str,
+    seconds: int,
+    environment: Mapping[str, str] | None = None,
+    stdin: IO[bytes] | None = None,
+) -> tuple[int, str]:
+    """Run git in a folder; return its exit code, and what it and its hooks printed, in English.
+
+    What they leave running in the background may keep the stream: it is a file, not a pipe.
+    """
+    with tempfile.TemporaryFile() as output:
+        code = subprocess.run(
+            ["timeout", "-k", "5", str(seconds), "git", "-C", str(folder), *arguments],
+            stdin=stdin if stdin is not None else subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, **(environment or {}), "LC_ALL": "C"},
+            start_new_session=True,
+            check=False,
+        ).returncode
+        output.seek(0)
+        return code, output.read().decode(errors="replace").strip()

@@ -1,0 +1,204 @@
+"""Where an image that is published goes at a revision, and what else changes with it.
+
+A pointer is shared: what `xen/latest` names is the folder of every guest whose image path goes
+through it. So when it moves on, the images of the others are put into the new folder, too: blobs
+that are there already, under one more name. Each guest has what was published last for it, whoever
+publishes next.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from mirage_hooks.boot import artifact, convention, manifest, provenance
+from mirage_hooks.boot.artifact import Artifact, Missing
+from mirage_hooks.boot.errors import ConfigError, Error, RepositoryError
+from mirage_hooks.boot.guest import Guest, Target
+from mirage_hooks.boot.revision import Revision
+
+_CHECKSUM_BYTES = 1 << 14
+_DEFAULT = "bzip2"
+
+
+@dataclass(frozen=True)
+class Shelf:
+    """What a revision says of the guest whose image is to be published, and of the others.
+
+    `described` says that a manifest does: then `guest` is as it has it, devices and all.
+    """
+
+    guest: Guest
+    others: tuple[Guest, ...]
+    compression: str
+    described: bool = False
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where an image is to be, and the pointers that are to name the commit it was built from."""
+
+    path: str
+    pointers: tuple[str, ...]
+
+    @property
+    def folder(self) -> str:
+        """The folder that holds it, with a slash at the end; "" for the root."""
+        head, slash, _ = self.path.rpartition("/")
+        return head + slash
+
+
+def find(revision: Revision, name: str, target: Target, compression: str | None) -> Shelf:
+    """Return what a revision says of a guest, or what convention has where it says nothing.
+
+    Raises ConfigError, RepositoryError.
+    """
+    guests = manifest.describe(revision, {})
+    described = guests is not None
+    if guests is None:
+        held = convention.find(revision).guests
+        guests = [Guest(one.name, one.target, one.image) for one in held]
+    ours = [one for one in guests if one.name == name and (described or one.target == target)]
+    others = tuple(one for one in guests if one.name != name)
+    if not ours:
+        packing = compression or _DEFAULT
+        image = convention.template(name, target, packing)
+        return Shelf(Guest(name, target, image), others, packing)
+    # A name that is there twice is there packed in several ways.
+    fitting = [one for one in ours if compression in {None, _named(one.image)}]
+    if not fitting and _named(ours[0].image) is not None:
+        raise ConfigError(
+            f"the image of guest {name} is {ours[0].image}, which does not end as {compression} does",
+            "publish it as the path has it, or change the path: hosts look for that one",
+        )
+    guest = (fitting or ours)[0]
+    return Shelf(guest, others, compression or _named(guest.image) or _DEFAULT, described)
+
+
+def place(template: str, commit: str) -> Place:
+    """Return where the image built from a commit goes."""
+    pointers: list[str] = []
+
+    def value(pointer: str) -> str:
+        pointers.append(pointer)
+        return commit
+
+    return Place(artifact.resolve(template, value), tuple(dict.fromkeys(pointers)))
+
+
+def refuse_taken(revision: Revision, paths: list[str]) -> None:
+    """Raise RepositoryError where something that is no file is where one is to be, or on the way."""
+    for path in paths:
+        revision.find(path)
+        parts = path.split("/")
+        for depth, name in enumerate(parts[:-1]):
+            if name in revision.files("/".join(parts[:depth])):
+                raise RepositoryError(f"{'/'.join(parts[: depth + 1])} is a file, no folder")
+
+
+def carried(revision: Revision, shelf: Shelf, ours: Place, commit: str) -> dict[str, str]:
+    """Return the blobs that the others' images, and the files beside them, add: by their paths.
+
+    Raises RepositoryError where another guest's image is to be where ours is.
+    """
+    moved: dict[str, str] = {}
+    for other in shelf.others:
+        found = _located(revision, other)
+        if found is None:
+            continue
+        path = _moved(other, found, ours, commit)
+        if path == ours.path:
+            raise RepositoryError(
+                f"{path} is the image of guest {other.name}",
+                f"another path, or another name, for that of {shelf.guest.name}",
+            )
+        if path != found.blob.path:
+            moved[path] = found.blob.oid
+            beside = revision.oid(provenance.checksum_path(found.blob.path))
+            if beside is not None:
+                moved[provenance.checksum_path(path)] = beside
+    return moved
+
+
+def _located(revision: Revision, guest: Guest) -> Artifact | None:
+    try:
+        return artifact.locate(revision, guest.image)
+    except Missing:
+        return None
+    except Error:  # it is broken as it is, and stays so
+        return None
+
+
+def _moved(other: Guest, found: Artifact, ours: Place, commit: str) -> str:
+    """Return where another guest's image is looked for once our pointers have moved."""
+
+    def value(pointer: str) -> str:
+        if pointer in ours.pointers:
+            return commit
+        if pointer not in found.pointers:
+            raise RepositoryError(
+                f"guest {other.name} has its image behind {pointer}, which would be missing",
+                f"give it an image path of its own: now it is {other.image}",
+            )
+        return found.pointers[pointer]
+
+    return artifact.resolve(other.image, value)
+
+
+@dataclass(frozen=True)
+class _Old:
+    """An image of a guest that a revision holds. `own` says that it is no carried one."""
+
+    published: str
+    path: str
+    blob: str
+    own: bool
+
+
+def outdated(revision: Revision, shelf: Shelf, new: str, keep: int) -> list[str]:
+    """Return what is to be removed for a guest to have its `keep` newest images, `new` among them.
+
+    `new` is that one's blob. What an image path leads to stays, as do what other files there are.
+    """
+    used = {found.blob.path for one in shelf.others if (found := _located(revision, one))}
+    old = sorted(_old(revision, shelf.guest.image), key=lambda one: one.published, reverse=True)
+    kept = list(dict.fromkeys([new, *(one.blob for one in old if one.own)]))[:keep]
+    return [
+        path
+        for one in old
+        if not (one.own and one.blob in kept) and one.path not in used
+        for path in (one.path, provenance.checksum_path(one.path))
+        if revision.oid(path) is not None
+    ]
+
+
+def _old(revision: Revision, template: str) -> Iterator[_Old]:
+    """Yield the images of a guest, in whichever folder a pointer named once."""
+    parts = template.split("/")
+    at = next((i for i, part in enumerate(parts) if artifact.PLACE in part), None)
+    if at is None:
+        return
+    before, _, after = parts[at].partition(artifact.PLACE)
+    pattern = re.compile(f"{re.escape(before)}(.+){re.escape(after)}")
+    folder = "/".join(parts[:at])
+    names = revision.folders(folder) if at + 1 < len(parts) else revision.files(folder)
+    for match in filter(None, map(pattern.fullmatch, names)):
+        path = place(template, match[1]).path
+        blob = revision.oid(path)
+        if blob is not None:
+            facts = _facts(revision, path)
+            own = facts.get(provenance.SOURCE_COMMIT, match[1]) == match[1]
+            yield _Old(facts.get(provenance.PUBLISHED, ""), path, blob, own)
+
+
+def _facts(revision: Revision, image: str) -> dict[str, str]:
+    try:
+        beside = revision.find(provenance.checksum_path(image))
+        return provenance.read(beside.text(_CHECKSUM_BYTES)) if beside is not None else {}
+    except RepositoryError:  # somebody else's
+        return {}
+
+
+def _named(template: str) -> str | None:
+    """Return the compression that the name of an image tells, None where it tells none."""
+    ending = template.rpartition(".")[2]
+    return next((name for name, known in convention.ENDINGS.items() if known == ending), None)

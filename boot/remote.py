@@ -1,0 +1,118 @@
+"""The server that has the branch to publish to: what it has, and bringing it a commit.
+
+Nothing here asks anybody: a password that is not in the environment or in git's configuration, a
+key's passphrase and an unknown host key end it. What git reads from the environment, such as
+GIT_SSH_COMMAND and GIT_ASKPASS, is git's alone: no argument and no message of ours has it.
+"""
+
+import random
+import re
+import time
+from dataclasses import dataclass
+
+from mirage_hooks.boot import bounded, pins
+from mirage_hooks.boot.errors import RepositoryError
+from mirage_hooks.boot.fetching import condensed, explained
+from mirage_hooks.boot.repository import Repository
+
+_SECONDS = 300
+_TRIES = 10
+_SILENT = {
+    "GIT_TERMINAL_PROMPT": "0",
+    "SSH_ASKPASS": "",
+    "SSH_ASKPASS_REQUIRE": "never",
+    "GCM_INTERACTIVE": "never",
+}
+
+# How git, and servers that lock what others are just moving, say that a branch has moved.
+_RACE = re.compile(
+    r"\[rejected\]|cannot lock ref|failed to update ref|incorrect old value|reference already exists"
+)
+_GONE = re.compile(r"couldn't find remote ref", re.IGNORECASE)
+
+
+_MENDED = "nothing is published; once that is mended, run the job again"
+
+
+@dataclass(frozen=True)
+class Refused:
+    """A push that was not taken: because the branch may just have moved, or for good."""
+
+    may_be_race: bool
+    error: RepositoryError
+
+
+@dataclass(frozen=True)
+class Branch:
+    """A branch of a remote."""
+
+    repository: Repository
+    remote: str
+    name: str
+
+    def fetch(self) -> str | None:
+        """Return the commit that it has, fetched; None in a repository without any branch.
+
+        Raises RepositoryError.
+        """
+        spec = f"+refs/heads/{self.name}:{pins.PUBLISHED}"
+        options = ("--no-tags", "--no-recurse-submodules", "--no-auto-gc", "--no-write-fetch-head")
+        for _ in range(_TRIES):
+            code, said = self._git("fetch", *options, self.remote, spec)
+            if not code or pins.PUBLISHED not in said or not _RACE.search(said):
+                break
+            time.sleep(random.uniform(0, 1))  # noqa: S311 - somebody else publishes from here
+        if code == 0:
+            return self.repository.resolve(pins.PUBLISHED)
+        if _GONE.search(said) and not self._others():
+            return None
+        raise self._away("cannot be fetched from", code, said)
+
+    def push(self, commit: str) -> Refused | None:
+        """Have it be a commit, with our pre-push hook; return why it is not."""
+        spec = f"{commit}:refs/heads/{self.name}"
+        code, said = self._git("push", "--porcelain", "--recurse-submodules=no", self.remote, spec)
+        if code == 0:
+            return None
+        return Refused(_RACE.search(said) is not None, self._away("is not taken by", code, said))
+
+    def _others(self) -> bool:
+        """Whether there are branches there at all. Raises RepositoryError."""
+        code, said = self._git("ls-remote", "--heads", self.remote)
+        if code:
+            raise self._away("cannot be fetched from", code, said)
+        return "refs/heads/" in said
+
+    def _git(self, *arguments: str) -> tuple[int, str]:
+        return bounded.git(
+            self.repository.name, *arguments, seconds=_SECONDS, environment=_SILENT
+        )
+
+    def _away(self, what: str, code: int, said: str) -> RepositoryError:
+        if code in bounded.TOO_LONG:
+            why = f"it took more than {_SECONDS} s"
+        else:
+            why = explained(code, said)
+        return RepositoryError(f"{self.name} {what} {self.remote}: {why}", _MENDED)
+
+
+def choose(repository: Repository, branch: str | None) -> Branch:
+    """Return the branch to publish to: the one that is named, or checked out, of its upstream.
+
+    Raises RepositoryError where there is none.
+    """
+    name = branch or repository.head_branch()
+    if name is None:
+        raise RepositoryError(
+            f"no branch is checked out in {repository.name}", "name the one to publish to: --branch"
+        )
+    upstream = repository.upstream(name)
+    if upstream is not None:
+        return Branch(repository, upstream[0], upstream[1].removeprefix("refs/heads/"))
+    remotes = [one.name for one in repository.git.remotes]
+    if "origin" in remotes or len(remotes) == 1:
+        return Branch(repository, "origin" if "origin" in remotes else remotes[0], name)
+    raise RepositoryError(
+        f"{repository.name} has no remote origin to publish to",
+        f"git remote add origin URL, or: git branch --set-upstream-to REMOTE/{name}",
+    )

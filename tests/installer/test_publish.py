@@ -1,0 +1,526 @@
+"""`mirage-hooks publish`: what CI brings to a deployment repository, and what it is refused."""
+
+import bz2
+import os
+import socket
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from mirage_hooks.boot import artifact, convention, manifest
+from mirage_hooks.boot.convention import ENDINGS
+from mirage_hooks.boot.repository import Repository
+from publisher import FIRST, SCRIPT, SECOND, THIRD, Publisher, make_publisher
+from support import COMMAND, PACKERS, USER, run
+
+CONFIG, REPOSITORY, IMAGE = 3, 4, 5
+DESCRIBED = '[guest.www]\ntarget = "unix"\nimage = "unix/{latest}/www.unix"\n'
+
+
+def other(number: int) -> bytes:
+    """Return another image."""
+    return SCRIPT + f"# {number}\n".encode()
+
+
+def located(job: Publisher, template: str) -> bytes:
+    """Return what an image path leads to at the branch's tip."""
+    blob = artifact.locate(job.tip, template).blob
+    with blob.open() as stream:
+        return stream.read()
+
+
+# What is written.
+
+
+def test_image_checksum_and_pointer_come_in_one_commit(job: Publisher) -> None:
+    done = job.publish()
+    assert (done.returncode, job.count()) == (0, 1)
+    folder = f"unix/{FIRST}"
+    assert job.paths() == [f"{folder}/www.unix.bz2", f"{folder}/www.unix.bz2.sha256", "unix/latest"]
+    assert job.text("unix/latest") == f"{FIRST}\n"
+    assert bz2.decompress(located(job, "unix/{latest}/www.unix.bz2")) == SCRIPT
+
+
+def test_it_is_said_what_is_where(job: Publisher) -> None:
+    done = job.publish()
+    tip = job.tip.id[:7]
+    assert done.stdout.startswith(f"www: unix/{FIRST}/www.unix.bz2 ")
+    assert done.stdout.endswith(f" is published: main is at {tip}\n")
+    assert done.stderr == ""
+
+
+def test_the_checksum_is_the_images(job: Publisher, tmp_path: Path) -> None:
+    job.publish()
+    run("git", "clone", "-q", job.upstream, "again", cwd=tmp_path)
+    run("sha256sum", "-c", "www.unix.bz2.sha256", cwd=tmp_path / "again" / "unix" / FIRST)
+
+
+def test_the_commit_says_where_the_image_comes_from(
+    job: Publisher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GITLAB_CI", "true")
+    monkeypatch.setenv("CI_COMMIT_SHA", SECOND)
+    monkeypatch.setenv("CI_COMMIT_BRANCH", "main")
+    monkeypatch.setenv("CI_PROJECT_URL", "https://gitlab.com/me/site")
+    monkeypatch.setenv("CI_JOB_URL", "https://gitlab.com/me/site/-/jobs/9")
+    job.publish(commit="")
+    log = run("git", "log", "-1", "--format=%(trailers)", "main", cwd=job.upstream).stdout
+    facts = dict(line.split(": ", 1) for line in log.splitlines() if line)
+    assert facts.pop("Image-Digest").startswith("sha256:")
+    assert facts == {
+        "Guest": "www",
+        "Target": "unix",
+        "Image": f"unix/{SECOND}/www.unix.bz2",
+        "Source-Repository": "https://gitlab.com/me/site",
+        "Source-Commit": SECOND,
+        "CI-Run": "https://gitlab.com/me/site/-/jobs/9",
+    }
+
+
+def test_siblings_lie_beside_the_image(job: Publisher) -> None:
+    config = job.folder / "config.ml"
+    config.write_text("open Mirage\n")
+    job.publish("--with", config)
+    assert job.text(f"unix/{FIRST}/config.ml") == "open Mirage\n"
+
+
+@pytest.mark.parametrize("compression", ENDINGS)
+def test_the_image_is_packed_as_it_is_asked_for(job: Publisher, compression: str) -> None:
+    job.publish("--compression", compression)
+    path = f"unix/{{latest}}/www.unix.{ENDINGS[compression]}"
+    assert located(job, path) != SCRIPT
+    assert [one.image for one in convention.find(job.tip).guests] == [path]
+
+
+@pytest.mark.parametrize("compression", PACKERS)
+def test_an_image_may_come_packed_already(job: Publisher, compression: str) -> None:
+    job.publish(content=PACKERS[compression](SCRIPT))
+    assert bz2.decompress(located(job, "unix/{latest}/www.unix.bz2")) == SCRIPT
+
+
+def test_the_path_is_the_one_that_the_manifest_has(job: Publisher) -> None:
+    job.bring({"mirage-hooks.toml": DESCRIBED.replace("www.unix", "site-{latest}.xz")})
+    job.publish()
+    assert located(job, f"unix/{FIRST}/site-{FIRST}.xz")[:6] == b"\xfd7zXZ\x00"
+
+
+def test_the_path_is_the_one_that_the_repository_had_so_far(job: Publisher) -> None:
+    job.bring({f"xen/{FIRST}/mir-old.xen.gz": "x", "xen/latest": FIRST})
+    job.bring({f"unix/{FIRST}/mir-www.unix.gz": "x", "unix/latest": FIRST})
+    job.publish(commit=SECOND)
+    assert located(job, f"unix/{SECOND}/mir-www.unix.gz")[:2] == b"\x1f\x8b"
+
+
+@pytest.mark.parametrize("guest", ["www", "mir-www", "www.hvt", "a.b-c_d", "mir-mir-"])
+def test_convention_knows_the_guest_that_was_published(job: Publisher, guest: str) -> None:
+    job.publish(guest=guest)
+    assert [one.name for one in convention.find(job.tip).guests] == [guest]
+
+
+# In whichever clone.
+
+
+def test_what_the_work_tree_holds_does_not_matter(job: Publisher) -> None:
+    job.publish()
+    job.git("pull", "-q", "origin", "main")
+    (job.clone / "unix" / "latest").write_text("dirty\n")
+    (job.clone / "staged").write_text("staged\n")
+    job.git("add", "staged")
+    before = job.git("status", "--porcelain")
+    job.publish(content=other(1), commit=SECOND)
+    assert job.git("status", "--porcelain") == before
+    assert "staged" not in job.paths()
+    assert job.text("unix/latest") == f"{SECOND}\n"
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--depth=1",),
+        ("--single-branch",),
+        ("--bare",),
+        ("--no-checkout",),
+        ("--sparse",),
+        ("--filter=blob:none", "--sparse"),
+        ("--filter=tree:0", "--no-checkout"),
+    ],
+    ids=" ".join,
+)
+def test_any_kind_of_clone_does(job: Publisher, options: tuple[str, ...]) -> None:
+    run("git", "config", "uploadpack.allowFilter", "true", cwd=job.upstream)
+    for number, commit in enumerate((FIRST, SECOND)):
+        job.publish(content=other(number), commit=commit, guest="api")
+    clone = make_publisher(job.folder, "clone", *options)
+    job.bring({"note": "moved meanwhile"})
+    clone.publish(commit=THIRD)
+    assert job.count() == 4
+    assert [one.name for one in convention.find(job.tip).guests] == ["api", "www"]
+
+
+def test_a_clone_with_a_detached_head_takes_the_branch_by_name(job: Publisher) -> None:
+    job.publish()
+    job.git("fetch", "-q")
+    job.git("checkout", "-q", "--detach", "origin/main")
+    refused = job.publish(content=other(1), commit=SECOND, check=False)
+    assert (refused.returncode, "--branch" in refused.stderr) == (REPOSITORY, True)
+    job.publish("--branch", "main", content=other(1), commit=SECOND)
+    assert job.count() == 2
+
+
+def test_a_host_installs_what_was_published(job: Publisher, tmp_path: Path) -> None:
+    job.publish()
+    host = tmp_path / "host"
+    run("git", "clone", "-q", job.upstream, host, cwd=tmp_path)
+    run(COMMAND, "install", *(["--user", USER] if USER else []), cwd=host)
+    job.publish(content=other(1), commit=SECOND)
+    run("git", "-c", "core.hooksPath=/nonexistent", "pull", "-q", cwd=host)
+    planned = run(COMMAND, "plan", cwd=host).stdout
+    assert "www" in planned
+    assert "first boot of image unix/…/www.unix.bz2" in planned
+    found = artifact.locate(Repository(host).tip("main"), "unix/{latest}/www.unix.bz2")
+    assert found.blob.path == f"unix/{SECOND}/www.unix.bz2"
+
+
+def test_our_own_pre_push_hook_has_its_say(job: Publisher) -> None:
+    job.publish()
+    job.git("pull", "-q", "origin", "main")
+    run(COMMAND, "install", *(["--user", USER] if USER else []), cwd=job.clone)
+    job.publish(content=other(1), commit=SECOND)
+    assert job.count() == 2
+
+
+# Once more.
+
+
+def test_the_same_image_is_no_commit(job: Publisher) -> None:
+    first = job.publish()
+    again = job.publish()
+    assert (job.count(), again.returncode) == (1, 0)
+    assert "main has this image already" in again.stdout
+    assert first.stdout != again.stdout
+
+
+def test_nor_is_it_for_another_source_commit(job: Publisher) -> None:
+    job.publish()
+    job.publish(commit=SECOND)
+    assert (job.count(), job.text("unix/latest")) == (1, f"{FIRST}\n")
+
+
+def test_nor_where_something_else_packed_it(job: Publisher) -> None:
+    packed = bz2.compress(SCRIPT, 1)
+    job.bring({f"unix/{SECOND}/www.unix.bz2": packed, "unix/latest": SECOND})
+    job.publish()
+    assert (job.count(), job.text("unix/latest")) == (1, SECOND)
+
+
+def test_a_rebuild_of_one_commit_takes_its_place(job: Publisher) -> None:
+    job.publish()
+    job.publish(content=other(1))
+    assert job.count() == 2
+    assert bz2.decompress(located(job, "unix/{latest}/www.unix.bz2")) == other(1)
+
+
+# Beside others.
+
+
+def test_guests_that_share_a_pointer_keep_their_images(job: Publisher) -> None:
+    job.publish(guest="api", content=other(1))
+    job.publish(guest="www", content=other(2), commit=SECOND)
+    for name, content in (("api", other(1)), ("www", other(2))):
+        assert bz2.decompress(located(job, f"unix/{{latest}}/{name}.unix.bz2")) == content
+    assert f"unix/{FIRST}/api.unix.bz2" in job.paths()
+
+
+def test_what_the_manifest_has_behind_the_pointer_goes_along(job: Publisher) -> None:
+    table = DESCRIBED + '[guest.api]\ntarget = "unix"\nimage = "unix/{latest}/sub/api"\n'
+    job.bring({"mirage-hooks.toml": table, "unix/old/sub/api": "#!/bin/sh\n", "unix/latest": "old"})
+    job.publish()
+    assert located(job, "unix/{latest}/sub/api") == b"#!/bin/sh\n"
+
+
+def test_another_target_has_another_pointer(job: Publisher) -> None:
+    job.bring({f"hvt/{SECOND}/www.hvt.bz2": "x", "hvt/latest": SECOND})
+    job.publish()
+    assert job.text("hvt/latest") == SECOND
+    assert job.text("unix/latest") == f"{FIRST}\n"
+
+
+def test_an_image_that_is_lost_or_broken_is_no_obstacle(job: Publisher) -> None:
+    job.bring({"unix/latest": SECOND, f"unix/{THIRD}/api.unix.bz2": "broken"})
+    job.publish()
+    assert job.text("unix/latest") == f"{FIRST}\n"
+
+
+@pytest.mark.parametrize("image", ["", "broken"])
+def test_an_image_that_could_not_serve_is_replaced(job: Publisher, image: str) -> None:
+    job.bring({f"unix/{SECOND}/www.unix.bz2": image, "unix/latest": SECOND})
+    job.publish()
+    assert bz2.decompress(located(job, "unix/{latest}/www.unix.bz2")) == SCRIPT
+
+
+@pytest.mark.parametrize("path", ["unix", f"unix/{FIRST}", f"unix/{FIRST}/www.unix.bz2/x"])
+def test_what_is_in_the_way_is_left_and_named(job: Publisher, path: str) -> None:
+    job.bring({path: "x"})
+    refused = job.publish(check=False)
+    assert (refused.returncode, job.paths()) == (REPOSITORY, [path])
+    assert path.removesuffix("/x") in refused.stderr
+
+
+def test_a_pointer_that_is_a_folder_is_left_and_named(job: Publisher) -> None:
+    job.bring({"mirage-hooks.toml": DESCRIBED, "unix/latest/x": "x"})
+    refused = job.publish(check=False)
+    assert (refused.returncode, "unix/latest is a folder" in refused.stderr) == (REPOSITORY, True)
+    assert "unix/latest/x" in job.paths()
+
+
+def test_another_guests_image_is_never_overwritten(job: Publisher) -> None:
+    image = f"unix/{FIRST}/www.unix.bz2"
+    job.bring({image: "x", "mirage-hooks.toml": f'[guest.api]\ntarget="unix"\nimage="{image}"\n'})
+    refused = job.publish(check=False)
+    assert refused.returncode == REPOSITORY
+    assert f"{image} is the image of guest api" in refused.stderr
+
+
+# Old images.
+
+
+def test_so_many_images_stay_and_their_siblings_too(job: Publisher) -> None:
+    config = job.folder / "config.ml"
+    config.write_text("open Mirage\n")
+    commits = [f"{number:040x}" for number in range(1, 6)]
+    for number, commit in enumerate(commits):
+        job.publish("--keep", "2", "--with", config, content=other(number), commit=commit)
+    images = [path for path in job.paths() if path.endswith(".bz2")]
+    assert images == [f"unix/{commit}/www.unix.bz2" for commit in commits[-2:]]
+    assert sum(path.endswith("config.ml") for path in job.paths()) == 5
+    assert sum(path.endswith(".sha256") for path in job.paths()) == 2
+
+
+def test_what_went_out_of_the_tree_is_in_the_history(job: Publisher) -> None:
+    for number, commit in enumerate((FIRST, SECOND)):
+        job.publish("--keep", "1", content=other(number), commit=commit)
+    old = artifact.locate(Repository(job.upstream).revision("main~1"), "unix/{latest}/www.unix.bz2")
+    with old.blob.open() as stream:
+        assert bz2.decompress(stream.read()) == other(0)
+
+
+def test_images_of_other_guests_stay(job: Publisher) -> None:
+    for number, commit in enumerate((FIRST, SECOND)):
+        job.publish(guest="api", content=other(number), commit=commit)
+    job.publish("--keep", "1", commit=THIRD)
+    assert {f"unix/{one}/api.unix.bz2" for one in (FIRST, SECOND, THIRD)} < set(job.paths())
+
+
+def test_an_image_that_a_manifest_pins_stays(job: Publisher) -> None:
+    pinned = f"unix/{FIRST}/www.unix.bz2"
+    job.publish(content=other(1))
+    table = DESCRIBED.replace("www.unix", "www.unix.bz2")
+    job.bring({"mirage-hooks.toml": f'{table}[guest.old]\ntarget="unix"\nimage="{pinned}"\n'})
+    job.publish("--keep", "1", content=other(2), commit=SECOND)
+    assert pinned in job.paths()
+
+
+def test_what_was_there_before_counts_as_oldest(job: Publisher) -> None:
+    job.bring({"unix/ffff/www.unix.bz2": "x", "unix/latest": "ffff"})
+    job.publish(content=other(1), commit=FIRST)
+    job.publish("--keep", "2", content=other(2), commit=SECOND)
+    assert [path for path in job.paths() if path.endswith(".bz2")] == [
+        f"unix/{FIRST}/www.unix.bz2",
+        f"unix/{SECOND}/www.unix.bz2",
+    ]
+
+
+# Signed.
+
+
+def test_the_commit_is_signed_where_git_is_set_up_to(job: Publisher) -> None:
+    run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", "key", cwd=job.folder)
+    for key, value in (
+        ("gpg.format", "ssh"),
+        ("user.signingKey", str(job.folder / "key.pub")),
+        ("commit.gpgSign", "true"),
+    ):
+        job.git("config", key, value)
+    job.publish()
+    raw = run("git", "cat-file", "commit", "main", cwd=job.upstream).stdout
+    assert "gpgsig -----BEGIN SSH SIGNATURE-----" in raw
+
+
+def test_a_key_that_is_away_is_said(job: Publisher) -> None:
+    for key, value in (("gpg.format", "ssh"), ("user.signingKey", "/none"), ("commit.gpgSign", "1")):
+        job.git("config", key, value)
+    refused = job.publish(check=False)
+    assert (refused.returncode, job.count()) == (REPOSITORY, 0)
+    assert "it is to sign" in refused.stderr
+
+
+def test_a_job_without_a_name_is_told_how_to_get_one(
+    job: Publisher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job.git("config", "user.useConfigOnly", "true")
+    (Path(os.environ["HOME"]) / ".gitconfig").write_text("[init]\ndefaultBranch = main\n")
+    refused = job.publish(check=False)
+    assert (refused.returncode, "GIT_COMMITTER_NAME" in refused.stderr) == (REPOSITORY, True)
+    for name in ("AUTHOR", "COMMITTER"):
+        monkeypatch.setenv(f"GIT_{name}_NAME", "CI")
+        monkeypatch.setenv(f"GIT_{name}_EMAIL", "ci@example.org")
+    job.publish()
+    assert job.count() == 1
+
+
+# What is no image, or not for that.
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"plain text", "neither an ELF file nor a script"),
+        (b"", "unpacks to nothing"),
+        (bz2.compress(SCRIPT)[:-4], "cut short"),
+    ],
+)
+def test_what_is_no_image_is_not_published(job: Publisher, content: bytes, words: str) -> None:
+    refused = job.publish(content=content, check=False)
+    assert (refused.returncode, words in refused.stderr, job.count()) == (IMAGE, True, 0)
+
+
+def test_an_image_for_another_target_is_not_published(job: Publisher) -> None:
+    refused = job.publish("--target", "hvt", check=False)
+    assert (refused.returncode, "for target unix" in refused.stderr) == (CONFIG, True)
+
+
+def test_nor_is_one_that_its_guest_could_not_be_booted_from(job: Publisher) -> None:
+    job.bring({"mirage-hooks.toml": DESCRIBED.replace('"unix"', '"hvt"')})
+    refused = job.publish(check=False)
+    assert (refused.returncode, "the guest for hvt" in refused.stderr) == (CONFIG, True)
+
+
+def test_a_packing_that_the_path_belies_is_refused(job: Publisher) -> None:
+    job.publish()
+    refused = job.publish("--compression", "xz", content=other(1), check=False)
+    assert (refused.returncode, "does not end as xz does" in refused.stderr) == (CONFIG, True)
+
+
+@pytest.mark.parametrize("name", ["api.unix", "www.hvt.bz2", "line\nbreak"])
+def test_a_sibling_that_could_be_taken_for_an_image_is_refused(job: Publisher, name: str) -> None:
+    (job.folder / name).write_text("x")
+    refused = job.publish("--with", job.folder / name, check=False)
+    assert (refused.returncode, "cannot lie beside" in refused.stderr) == (CONFIG, True)
+
+
+def test_siblings_need_a_folder_of_their_own(job: Publisher) -> None:
+    job.bring({"mirage-hooks.toml": DESCRIBED.replace("unix/{latest}/", "")})
+    (job.folder / "config.ml").write_text("x")
+    refused = job.publish("--with", job.folder / "config.ml", check=False)
+    assert (refused.returncode, "needs a folder {latest}" in refused.stderr) == (CONFIG, True)
+
+
+@pytest.mark.parametrize("commit", ["main", "1a2b3c4", "../" + "1a" * 20, "1A" * 20, FIRST + "\n"])
+def test_the_source_commit_is_a_whole_id(job: Publisher, commit: str) -> None:
+    refused = job.publish(commit=commit, check=False)
+    assert (refused.returncode, "is no commit id" in refused.stderr) == (CONFIG, True)
+
+
+def test_without_ci_the_source_commit_has_to_be_named(job: Publisher) -> None:
+    refused = job.publish(commit="", check=False)
+    assert (refused.returncode, "--source-commit" in refused.stderr) == (CONFIG, True)
+
+
+def test_a_pull_request_publishes_nothing_whatever_it_asks(
+    job: Publisher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRAVIS", "true")
+    monkeypatch.setenv("TRAVIS_PULL_REQUEST", "3")
+    monkeypatch.setenv("TRAVIS_BRANCH", "main")
+    refused = job.publish(check=False)
+    assert (refused.returncode, job.count()) == (CONFIG, 0)
+    assert "pull request" in refused.stderr
+
+
+# The server.
+
+
+def test_a_server_that_is_away_is_said(job: Publisher) -> None:
+    job.upstream.rename(job.folder / "moved")
+    refused = job.publish(check=False)
+    assert refused.returncode == REPOSITORY
+    assert "main cannot be fetched from origin" in refused.stderr
+
+
+def test_a_branch_that_is_gone_is_not_made_anew(job: Publisher) -> None:
+    job.publish()
+    run("git", "branch", "-q", "-m", "main", "trunk", cwd=job.upstream)
+    refused = job.publish(content=other(1), check=False)
+    assert (refused.returncode, "that branch is gone there" in refused.stderr) == (REPOSITORY, True)
+
+
+def test_nobody_is_asked_for_a_password(job: Publisher) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        job.git("remote", "set-url", "origin", f"http://me:hunter2@127.0.0.1:{port}/x.git")
+        answer = (
+            "import socket,sys\ns=socket.socket(fileno=0)\nwhile 1:\n c=s.accept()[0]\n"
+            " c.recv(9999)\n c.sendall(b'HTTP/1.0 401 No\\r\\nWWW-Authenticate: Basic realm=x"
+            "\\r\\nContent-Length: 0\\r\\n\\r\\n')\n c.close()\n"
+        )
+        asking = subprocess.Popen(["python3", "-c", answer], stdin=server)
+        try:
+            refused = job.publish(check=False)
+        finally:
+            asking.kill()
+            asking.wait()
+    assert (refused.returncode, "hunter2" in refused.stderr) == (REPOSITORY, False)
+    assert "it asks for a password" in refused.stderr
+
+
+def test_a_protected_branch_says_why_in_its_own_words(job: Publisher) -> None:
+    hook = job.upstream / "hooks" / "pre-receive"
+    hook.write_text("#!/bin/sh\necho 'GH006: Protected branch update failed' >&2\nexit 1\n")
+    hook.chmod(0o755)
+    began = time.monotonic()
+    refused = job.publish(check=False)
+    assert (refused.returncode, job.count()) == (REPOSITORY, 0)
+    assert "GH006: Protected branch update failed" in refused.stderr
+    assert "tried again" not in refused.stderr
+    assert time.monotonic() - began < 30
+
+
+def test_a_race_that_is_lost_is_run_again(job: Publisher, tmp_path: Path) -> None:
+    job.publish()
+    winner = make_publisher(tmp_path, "winner")
+    # git fetches, and before it pushes this hook has somebody else push.
+    hook = job.clone / ".git" / "hooks" / "pre-push"
+    command = " ".join(f"'{one}'" for one in winner.command(content=other(1), guest="api"))
+    hook.write_text(f"#!/bin/sh\nunset GIT_DIR\n[ -e won ] || {command} >&2\n: >won\n")
+    hook.chmod(0o755)
+    done = job.publish(content=other(2), commit=SECOND)
+    assert "main has moved meanwhile: tried again" in done.stderr
+    assert job.count() == 3
+    assert [one.name for one in convention.find(job.tip).guests] == ["api", "www"]
+
+
+def test_a_push_whose_answer_got_lost_has_landed(job: Publisher) -> None:
+    hook = job.upstream / "hooks" / "post-receive"
+    hook.write_text("#!/bin/sh\nkill -9 $PPID\n")
+    hook.chmod(0o755)
+    done = job.publish()
+    assert (done.returncode, job.count()) == (0, 1)
+    assert "is published" in done.stdout
+
+
+def test_over_ssh_the_key_is_in_the_environment_alone(job: Publisher, sshd: int) -> None:
+    url = f"ssh://{os.environ.get('USER', 'root')}@127.0.0.1:{sshd}{job.upstream}"
+    job.git("remote", "set-url", "origin", url)
+    done = job.publish()
+    assert job.count() == 1
+    assert os.environ["GIT_SSH_COMMAND"] not in done.stdout + done.stderr
+
+
+def test_the_manifests_guests_are_those_that_were_published(job: Publisher) -> None:
+    job.bring({"mirage-hooks.toml": DESCRIBED})
+    job.publish()
+    guests = manifest.describe(job.tip, {})
+    assert guests is not None
+    assert bz2.decompress(located(job, guests[0].image)) == SCRIPT
