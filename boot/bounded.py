@@ -1,4 +1,4 @@
-"""git, where it runs the programs of others or asks a server: bounded in time, and without a terminal."""
+"""git where it asks a server or runs what others wrote: bounded in time, without a terminal."""
 
 import os
 import subprocess

@@ -1,7 +1,7 @@
 """Which run of which CI system this is, by the variables that the system itself sets.
 
-Pure: a table. Each system documents its variables: GitHub ("Variables reference"), Forgejo and Gitea
-(the same names, since their runners take over GitHub's), GitLab ("Predefined CI/CD variables
+Pure: a table. Each system documents its variables: GitHub ("Variables reference"), Forgejo and
+Gitea (the same names, since their runners take over GitHub's), GitLab ("Predefined CI/CD variables
 reference"), Woodpecker ("Environment variables") and Travis ("Environment Variables").
 """
 

@@ -53,7 +53,9 @@ def tree(repository: Repository, base: str | None, changes: Mapping[str, str | N
             with ours.custom_environment(GIT_INDEX_FILE=f"{folder}/index"):
                 if base is not None:
                     ours(c=options).read_tree(base)
-                ours(c=options).update_index("-z", "--index-info", istream=text_file("".join(lines)))
+                ours(c=options).update_index(
+                    "-z", "--index-info", istream=text_file("".join(lines))
+                )
                 oid: str = ours(c=options).write_tree("--missing-ok")
         except GitCommandError as error:
             raise _unwritable(repository, error) from None

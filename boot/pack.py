@@ -6,6 +6,7 @@ import lzma
 import shutil
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import IO, cast
 
@@ -14,13 +15,15 @@ if sys.version_info >= (3, 14):
 else:
     from backports import zstd
 
+_Packer = Callable[[IO[bytes]], IO[bytes]]
+
 # By the names that unpack.py has for them. Of gzip's, neither the time nor the name of a file is in
 # it (RFC 1952, 2.3.1).
-_PACKERS: dict[str, Callable[[IO[bytes]], IO[bytes]]] = {
-    "bzip2": lambda file: cast("IO[bytes]", bz2.open(file, "wb")),
-    "gzip": lambda file: cast("IO[bytes]", gzip.GzipFile("", "wb", 9, file, 0)),
-    "xz": lambda file: cast("IO[bytes]", lzma.open(file, "wb")),
-    "zstd": lambda file: cast("IO[bytes]", zstd.open(file, "wb", level=19)),
+_PACKERS: dict[str, _Packer] = {
+    "bzip2": cast("_Packer", partial(bz2.BZ2File, mode="wb")),
+    "gzip": cast("_Packer", partial(gzip.GzipFile, "", "wb", 9, mtime=0)),
+    "xz": cast("_Packer", partial(lzma.LZMAFile, mode="wb")),
+    "zstd": cast("_Packer", partial(zstd.ZstdFile, mode="wb", level=19)),
 }
 
 

@@ -7,7 +7,7 @@ publishes next.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 from mirage_hooks.boot import artifact, convention, manifest, provenance
@@ -58,7 +58,7 @@ def find(revision: Revision, name: str, target: Target, compression: str | None)
         held = convention.find(revision).guests
         guests = [Guest(one.name, one.target, one.image) for one in held]
     ours = [one for one in guests if one.name == name and (described or one.target == target)]
-    others = tuple(one for one in guests if one.name != name)
+    others = tuple(one for one in guests if one not in ours)
     if not ours:
         packing = compression or _DEFAULT
         image = convention.template(name, target, packing)
@@ -67,7 +67,7 @@ def find(revision: Revision, name: str, target: Target, compression: str | None)
     fitting = [one for one in ours if compression in {None, _named(one.image)}]
     if not fitting and _named(ours[0].image) is not None:
         raise ConfigError(
-            f"the image of guest {name} is {ours[0].image}, which does not end as {compression} does",
+            f"the image of guest {name} is {ours[0].image}: it does not end as {compression} does",
             "publish it as the path has it, or change the path: hosts look for that one",
         )
     guest = (fitting or ours)[0]
@@ -86,7 +86,7 @@ def place(template: str, commit: str) -> Place:
 
 
 def refuse_taken(revision: Revision, paths: list[str]) -> None:
-    """Raise RepositoryError where something that is no file is where one is to be, or on the way."""
+    """Raise RepositoryError where no file can be: a folder is there, or a file on the way."""
     for path in paths:
         revision.find(path)
         parts = path.split("/")
@@ -95,27 +95,28 @@ def refuse_taken(revision: Revision, paths: list[str]) -> None:
                 raise RepositoryError(f"{'/'.join(parts[: depth + 1])} is a file, no folder")
 
 
-def carried(revision: Revision, shelf: Shelf, ours: Place, commit: str) -> dict[str, str]:
-    """Return the blobs that the others' images, and the files beside them, add: by their paths.
+def carried(
+    revision: Revision, shelf: Shelf, pointers: Collection[str], commit: str, taken: Collection[str]
+) -> dict[str, str]:
+    """Return the others' images, and the files beside them, once pointers name a commit.
 
-    Raises RepositoryError where another guest's image is to be where ours is.
+    As blobs by their paths. Raises RepositoryError where one is to be at a path that is `taken`.
     """
     moved: dict[str, str] = {}
     for other in shelf.others:
         found = _located(revision, other)
         if found is None:
             continue
-        path = _moved(other, found, ours, commit)
-        if path == ours.path:
+        path = _moved(other, found, pointers, commit)
+        if path in taken:
             raise RepositoryError(
                 f"{path} is the image of guest {other.name}",
-                f"another path, or another name, for that of {shelf.guest.name}",
+                f"what is published for {shelf.guest.name} needs another name",
             )
-        if path != found.blob.path:
-            moved[path] = found.blob.oid
-            beside = revision.oid(provenance.checksum_path(found.blob.path))
-            if beside is not None:
-                moved[provenance.checksum_path(path)] = beside
+        moved[path] = found.blob.oid
+        beside = revision.oid(provenance.checksum_path(found.blob.path))
+        if beside is not None:
+            moved[provenance.checksum_path(path)] = beside
     return moved
 
 
@@ -128,11 +129,11 @@ def _located(revision: Revision, guest: Guest) -> Artifact | None:
         return None
 
 
-def _moved(other: Guest, found: Artifact, ours: Place, commit: str) -> str:
-    """Return where another guest's image is looked for once our pointers have moved."""
+def _moved(other: Guest, found: Artifact, pointers: Collection[str], commit: str) -> str:
+    """Return where another guest's image is looked for once pointers have moved."""
 
     def value(pointer: str) -> str:
-        if pointer in ours.pointers:
+        if pointer in pointers:
             return commit
         if pointer not in found.pointers:
             raise RepositoryError(

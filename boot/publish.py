@@ -152,15 +152,12 @@ class _Publisher:
             time.sleep(random.uniform(0, pause))  # noqa: S311 - no secret
             pause = min(2 * pause, _LONGEST_PAUSE)
             before, tip = tip, branch.fetch()
-            if tip is not None and self._holds(tip, str(made.commit)):
+            if tip is not None and self.repository.is_ancestor(str(made.commit), tip):
                 return made  # it was taken, and the answer got lost
             has_moved = tip != before or refused.may_be_race
             if not has_moved or time.monotonic() > deadline:
                 raise refused.error
             say(f"{branch.name} has moved meanwhile: tried again on {short(tip or 'nothing')}")
-
-    def _holds(self, tip: str, commit: str) -> bool:
-        return self.repository.is_ancestor(commit, tip)
 
     def _commit(self, tip: str | None, branch: str) -> Outcome:
         """Make the commit that is to follow a branch's tip; none if nothing is to change."""
@@ -227,16 +224,14 @@ class _Publisher:
             )
         checksum = publication.checksum(date(time.time()))
         texts = {provenance.checksum_path(place.path): checksum}
-        texts |= {pointer: f"{order.origin.commit}\n" for pointer in place.pointers}
+        texts |= dict.fromkeys(place.pointers, f"{order.origin.commit}\n")
         ours = {path: objects.store(repository, text) for path, text in texts.items()}
-        ours |= {place.folder + one.name: objects.store(repository, one) for one in order.siblings}
         ours[place.path] = blob
+        for one in order.siblings:
+            if (path := place.folder + one.name) in ours:
+                raise ConfigError(f"{path} cannot be a file to lie beside the image")
+            ours[path] = objects.store(repository, one)
         placement.refuse_taken(revision, list(ours))
-        changes: dict[str, str | None] = {
-            **placement.carried(revision, shelf, place, order.origin.commit),
-            **ours,
-        }
-        if order.keep is not None:
-            old = placement.outdated(revision, shelf, blob, order.keep)
-            changes = {**dict.fromkeys(old), **changes}
-        return changes
+        others = placement.carried(revision, shelf, place.pointers, order.origin.commit, ours)
+        old = placement.outdated(revision, shelf, blob, order.keep) if order.keep else []
+        return {**dict.fromkeys(old), **others, **ours}

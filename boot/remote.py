@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from mirage_hooks.boot import bounded, pins
 from mirage_hooks.boot.errors import RepositoryError
-from mirage_hooks.boot.fetching import condensed, explained
+from mirage_hooks.boot.fetching import explained
 from mirage_hooks.boot.repository import Repository
 
 _SECONDS = 300
@@ -26,10 +26,10 @@ _SILENT = {
 
 # How git, and servers that lock what others are just moving, say that a branch has moved.
 _RACE = re.compile(
-    r"\[rejected\]|cannot lock ref|failed to update ref|incorrect old value|reference already exists"
+    r"\[rejected\]|cannot lock ref|failed to update ref|incorrect old value"
+    "|reference already exists"
 )
 _GONE = re.compile(r"couldn't find remote ref", re.IGNORECASE)
-
 
 _MENDED = "nothing is published; once that is mended, run the job again"
 
@@ -84,9 +84,7 @@ class Branch:
         return "refs/heads/" in said
 
     def _git(self, *arguments: str) -> tuple[int, str]:
-        return bounded.git(
-            self.repository.name, *arguments, seconds=_SECONDS, environment=_SILENT
-        )
+        return bounded.git(self.repository.name, *arguments, seconds=_SECONDS, environment=_SILENT)
 
     def _away(self, what: str, code: int, said: str) -> RepositoryError:
         if code in bounded.TOO_LONG:

@@ -78,7 +78,7 @@ _COMPRESSIONS: dict[bytes, tuple[str, _Opener]] = {
 
 
 def unpack(blob: Packed, path: Path, limit: int) -> Unpacked:
-    """Unpack an image, such as the one in a blob, into a file of at most `limit` bytes, and say what it is.
+    """Unpack an image into a file of at most `limit` bytes, and say what it is.
 
     Raises ImageError where it is no image, whoever asks; HostError where this host's memory does
     not serve; OSError.

@@ -6,7 +6,8 @@ from typing import cast
 
 import click
 
-from mirage_hooks.boot import ci, convention, publish as publishing
+from mirage_hooks.boot import ci, convention
+from mirage_hooks.boot import publish as publishing
 from mirage_hooks.boot.errors import ConfigError
 from mirage_hooks.boot.guest import Target
 from mirage_hooks.boot.provenance import Origin

@@ -349,7 +349,11 @@ def test_the_commit_is_signed_where_git_is_set_up_to(job: Publisher) -> None:
 
 
 def test_a_key_that_is_away_is_said(job: Publisher) -> None:
-    for key, value in (("gpg.format", "ssh"), ("user.signingKey", "/none"), ("commit.gpgSign", "1")):
+    for key, value in (
+        ("gpg.format", "ssh"),
+        ("user.signingKey", "/none"),
+        ("commit.gpgSign", "1"),
+    ):
         job.git("config", key, value)
     refused = job.publish(check=False)
     assert (refused.returncode, job.count()) == (REPOSITORY, 0)

@@ -1,0 +1,57 @@
+"""The server to publish to: which one it is, and what becomes of one that does not answer."""
+
+import socket
+import time
+
+import pytest
+
+from mirage_hooks.boot import remote
+from mirage_hooks.boot.errors import RepositoryError
+from mirage_hooks.boot.remote import Branch
+from mirage_hooks.boot.repository import Repository
+from publisher import Publisher
+
+
+def chosen(job: Publisher, name: str | None = None) -> tuple[str, str]:
+    """Return the remote and the branch that are published to from a clone."""
+    branch = remote.choose(Repository(job.clone), name)
+    return branch.remote, branch.name
+
+
+def test_a_server_that_does_not_answer_is_left_in_time(
+    job: Publisher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remote, "_SECONDS", 1)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        job.git("remote", "set-url", "origin", f"http://127.0.0.1:{port}/x.git")
+        began = time.monotonic()
+        with pytest.raises(RepositoryError, match="it took more than 1 s"):
+            Branch(Repository(job.clone), "origin", "main").fetch()
+    assert time.monotonic() - began < 8
+
+
+def test_it_is_the_branch_that_is_checked_out(job: Publisher) -> None:
+    assert chosen(job) == ("origin", "main")
+
+
+def test_it_is_the_one_that_the_branch_follows(job: Publisher) -> None:
+    job.git("remote", "add", "second", "elsewhere")
+    job.git("config", "branch.main.remote", "second")
+    job.git("config", "branch.main.merge", "refs/heads/trunk")
+    assert chosen(job) == ("second", "trunk")
+
+
+def test_a_branch_that_is_named_need_not_be_there(job: Publisher) -> None:
+    assert chosen(job, "release") == ("origin", "release")
+
+
+def test_the_only_remote_may_have_any_name(job: Publisher) -> None:
+    job.git("remote", "rename", "origin", "forge")
+    assert chosen(job, "release") == ("forge", "release")
+
+
+def test_without_a_remote_there_is_nowhere_to_publish_to(job: Publisher) -> None:
+    job.git("remote", "remove", "origin")
+    with pytest.raises(RepositoryError, match="has no remote origin"):
+        chosen(job)
