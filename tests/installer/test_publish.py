@@ -4,6 +4,7 @@ import bz2
 import os
 import socket
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -469,7 +470,7 @@ def test_nobody_is_asked_for_a_password(job: Publisher) -> None:
             " c.recv(9999)\n c.sendall(b'HTTP/1.0 401 No\\r\\nWWW-Authenticate: Basic realm=x"
             "\\r\\nContent-Length: 0\\r\\n\\r\\n')\n c.close()\n"
         )
-        asking = subprocess.Popen(["python3", "-c", answer], stdin=server)
+        asking = subprocess.Popen([sys.executable, "-c", answer], stdin=server.fileno())
         try:
             refused = job.publish(check=False)
         finally:
