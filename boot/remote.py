@@ -55,17 +55,21 @@ class Branch:
 
         Raises RepositoryError.
         """
-        spec = f"+refs/heads/{self.name}:{pins.PUBLISHED}"
-        options = ("--no-tags", "--no-recurse-submodules", "--no-auto-gc", "--no-write-fetch-head")
+        code, said = 0, ""
         for _ in range(_TRIES):
-            code, said = self._git("fetch", *options, self.remote, spec)
-            if not code or pins.PUBLISHED not in said or not _RACE.search(said):
+            code, said = self._fetch()
+            if code == 0:
+                return self.repository.resolve(pins.PUBLISHED)
+            if _GONE.search(said):
+                heads = self._heads()
+                if not heads:
+                    return None
+                if f"refs/heads/{self.name}" not in heads:
+                    break
+                continue  # somebody has just made it
+            if pins.PUBLISHED not in said or not _RACE.search(said):
                 break
             time.sleep(random.uniform(0, 1))  # noqa: S311 - somebody else publishes from here
-        if code == 0:
-            return self.repository.resolve(pins.PUBLISHED)
-        if _GONE.search(said) and not self._others():
-            return None
         raise self._away("cannot be fetched from", code, said)
 
     def push(self, commit: str) -> Refused | None:
@@ -76,12 +80,17 @@ class Branch:
             return None
         return Refused(_RACE.search(said) is not None, self._away("is not taken by", code, said))
 
-    def _others(self) -> bool:
-        """Whether there are branches there at all. Raises RepositoryError."""
+    def _fetch(self) -> tuple[int, str]:
+        spec = f"+refs/heads/{self.name}:{pins.PUBLISHED}"
+        options = ("--no-tags", "--no-recurse-submodules", "--no-auto-gc", "--no-write-fetch-head")
+        return self._git("fetch", *options, self.remote, spec)
+
+    def _heads(self) -> list[str]:
+        """Return the branches that are there, by their whole names. Raises RepositoryError."""
         code, said = self._git("ls-remote", "--heads", self.remote)
         if code:
             raise self._away("cannot be fetched from", code, said)
-        return "refs/heads/" in said
+        return [word for word in said.split() if word.startswith("refs/heads/")]
 
     def _git(self, *arguments: str) -> tuple[int, str]:
         return bounded.git(self.repository.name, *arguments, seconds=_SECONDS, environment=_SILENT)
