@@ -241,6 +241,25 @@ def test_what_the_manifest_has_behind_the_pointer_goes_along(job: Publisher) -> 
     assert located(job, "unix/{latest}/sub/api") == b"#!/bin/sh\n"
 
 
+def test_a_guest_has_its_images_for_other_targets_behind_a_pointer_at_the_root(
+    job: Publisher,
+) -> None:
+    files = {f"{FIRST}/www.xen.bz2": "xen", f"{FIRST}/www.unix.bz2": "old", "latest": FIRST}
+    job.bring(files)
+    job.publish(commit=SECOND)
+    assert located(job, "{latest}/www.xen.bz2") == b"xen"
+    assert bz2.decompress(located(job, "{latest}/www.unix.bz2")) == SCRIPT
+
+
+def test_a_sibling_takes_no_other_guests_place(job: Publisher) -> None:
+    table = DESCRIBED + '[guest.api]\ntarget = "unix"\nimage = "unix/{latest}/api"\n'
+    job.bring({"mirage-hooks.toml": table, "unix/old/api": "#!/bin/sh\n", "unix/latest": "old"})
+    (job.folder / "api").write_text("x")
+    refused = job.publish("--with", job.folder / "api", check=False)
+    assert refused.returncode == REPOSITORY
+    assert f"unix/{FIRST}/api is the image of guest api" in refused.stderr
+
+
 def test_another_target_has_another_pointer(job: Publisher) -> None:
     job.bring({f"hvt/{SECOND}/www.hvt.bz2": "x", "hvt/latest": SECOND})
     job.publish()
