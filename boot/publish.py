@@ -131,13 +131,17 @@ class _Packed:
 
 @dataclass
 class _Publisher:
-    """The publishing of an image, unpacked to `image` in a folder; it is packed once."""
+    """The publishing of an image, unpacked to `image` in a folder.
+
+    It is packed once, and nothing that the branch has is unpacked twice: `digests` are by blob.
+    """
 
     repository: Repository
     order: Order
     image: Unpacked
     folder: Path
     packed: dict[str, _Packed] = field(default_factory=dict)
+    digests: dict[str, str] = field(default_factory=dict)
 
     def land(self, branch: Branch, say: Callable[[str], None]) -> Outcome:
         """Commit it and push that, until it is there. Raises Error."""
@@ -207,10 +211,12 @@ class _Publisher:
             blob = artifact.locate(revision, shelf.guest.image).blob
             if blob.oid == packed.oid:
                 return blob.path
-            there = unpack(blob, self.folder / "there", _LIMIT)
+            if blob.oid not in self.digests:
+                there = unpack(blob, self.folder / "there", _LIMIT)
+                self.digests[blob.oid] = there.sha256
         except (Missing, ImageError, RepositoryError):  # it is made good by this one
             return None
-        return blob.path if there.sha256 == self.image.sha256 else None
+        return blob.path if self.digests[blob.oid] == self.image.sha256 else None
 
     def _changes(
         self, revision: Revision, shelf: Shelf, place: Place, publication: Publication, blob: str
