@@ -20,6 +20,7 @@ from mounts import mount_namespace
 from namespace import Namespace, network_namespace
 from networked import NetSite, networked
 from publisher import Publisher, make_publisher, make_upstream
+from site_copy import SiteCopy, copy_site
 from ssh_server import ssh_server
 from support import GUESTS, Site, leave, make_site, run
 
@@ -134,6 +135,17 @@ def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Publisher:
         monkeypatch.delenv(name)
     make_upstream(tmp_path)
     return make_publisher(tmp_path)
+
+
+@pytest.fixture
+def copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SiteCopy:
+    """A copy of contrib/site, whose programs are found first."""
+    made = copy_site(tmp_path)
+    monkeypatch.setenv("PATH", f"{made.programs}:{os.environ['PATH']}")
+    # What a make above this one, or its user, says is none of the site's.
+    for name in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS", "ADDR", "MASK", "GWS", "TLS", "DEPLOYMENT"):
+        monkeypatch.delenv(name, raising=False)
+    return made
 
 
 @pytest.fixture
