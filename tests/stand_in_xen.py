@@ -1,0 +1,252 @@
+"""A stand-in for Xen: domains that are processes, kept in a file of one folder.
+
+`tests/stand_in_xl.py` is its command line. A domain's kernel is a program of this host that carries
+a note of Xen's (`guests_built`); it gets the words of `extra` as arguments and, where the domain has
+a vif, a tap by the vif's name. A keeper, the parent of that process, does what xl's own process
+does that stays behind: it sees to what happens when the guest ends.
+"""
+
+import fcntl
+import json
+import os
+import re
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+# The domain whose name, memory and store are the host's own.
+HOST = 0
+HOST_MEMORY = 1500
+ALL_MEMORY = 4096
+
+# Words of `extra` that are for the stand-in: the guest does what `xl shutdown` asks it to, as no
+# MirageOS image for PV does.
+OBEDIENT = "stand-in=obedient"
+
+_ACTIONS = {"destroy", "restart", "preserve"}
+
+Value = str | int | list[str]
+
+
+@dataclass
+class Domain:
+    """A domain, as `xl` knows it; `guest` is the process that stands for it, 0 where none does."""
+
+    domid: int
+    name: str
+    uuid: str
+    memory: int
+    config: dict[str, Value]
+    vifs: list[str]
+    paused: bool = True
+    reason: str | None = None
+    guest: int = 0
+    keeper: int = 0
+    began: float = field(default_factory=time.monotonic)
+
+
+@dataclass
+class Xen:
+    """All domains there are, the next one's number, and what is in xenstore."""
+
+    domains: list[Domain] = field(default_factory=list)
+    next: int = 1
+    store: dict[str, str] = field(default_factory=dict)
+
+    def find(self, wanted: str) -> Domain | None:
+        """Return a domain by its number or name, as xl looks it up; None where there is none."""
+        by_name = [each for each in self.domains if each.name == wanted]
+        by_number = [each for each in self.domains if str(each.domid) == wanted]
+        return next(iter(by_number + by_name), None)
+
+    @property
+    def free_memory(self) -> int:
+        """What a new domain can have, in MiB."""
+        return ALL_MEMORY - HOST_MEMORY - sum(each.memory for each in self.domains)
+
+    def remove(self, domain: Domain) -> None:
+        """Forget a domain, and what xenstore has of it."""
+        self.domains.remove(domain)
+        gone = (f"/local/domain/{domain.domid}/", f"/vm/{domain.uuid}/")
+        self.store = {path: text for path, text in self.store.items() if not path.startswith(gone)}
+
+
+@dataclass(frozen=True)
+class Folder:
+    """Where the domains are kept, and everything that belongs to them."""
+
+    path: Path
+
+    @contextmanager
+    def changing(self) -> Iterator[Xen]:
+        """Have the domains to oneself, and keep what was changed."""
+        with (self.path / "lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            xen = self._read()
+            yield xen
+            made = self.path / "domains.new"
+            made.write_text(json.dumps(asdict(xen), indent=1))
+            made.rename(self._file)
+
+    def now(self) -> Xen:
+        """Return the domains as they are."""
+        with self.changing() as xen:
+            return xen
+
+    def console(self, domid: int) -> Path:
+        """Return the file that a domain's console is in."""
+        return self.path / f"console.{domid}"
+
+    @property
+    def _file(self) -> Path:
+        return self.path / "domains.json"
+
+    def _read(self) -> Xen:
+        if not self._file.exists():
+            return Xen()
+        kept = json.loads(self._file.read_text())
+        return Xen(**{**kept, "domains": [Domain(**each) for each in kept["domains"]]})
+
+
+def end(domain: Domain) -> None:
+    """End whatever stands for a domain."""
+    for pid in (domain.keeper, domain.guest):
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    for vif in domain.vifs:
+        subprocess.run(["ip", "link", "delete", vif], capture_output=True, check=False)
+
+
+def boot(folder: Folder, domain: Domain) -> None:
+    """Start what stands for a domain, stopped before its first instruction; note its pids."""
+    for vif, described in zip(domain.vifs, _texts(domain.config.get("vif")), strict=True):
+        _make_tap(vif, options(described).get("bridge", "xenbr0"))
+    ready, tell = os.pipe()
+    if os.fork() == 0:
+        os.setsid()
+        os.close(ready)
+        null = os.open(os.devnull, os.O_RDWR)
+        for stream in (0, 1, 2):
+            os.dup2(null, stream)
+        guest = _stopped(folder, domain)
+        os.write(tell, f"{os.getpid()} {guest}".encode())
+        os.close(tell)
+        _keep(folder, domain.domid, guest)
+        os._exit(0)
+    os.close(tell)
+    domain.keeper, domain.guest = map(int, os.read(ready, 64).split())
+    os.close(ready)
+
+
+def resume(domain: Domain) -> None:
+    """Let a domain run."""
+    domain.paused = False
+    if domain.guest:
+        os.kill(domain.guest, signal.SIGCONT)
+
+
+def pause(domain: Domain) -> None:
+    """Keep a domain from running."""
+    domain.paused = True
+    if domain.guest:
+        os.kill(domain.guest, signal.SIGSTOP)
+
+
+def options(described: str) -> dict[str, str]:
+    """Return what a vif's description says, as in `mac=02:..,bridge=xenbr0`."""
+    words = (word.partition("=") for word in described.split(",") if word.strip())
+    return {key.strip(): value.strip() for key, _, value in words}
+
+
+def _texts(value: Value | None) -> list[str]:
+    return value if isinstance(value, list) else []
+
+
+def _make_tap(name: str, bridge: str) -> None:
+    for command in (
+        ("ip", "tuntap", "add", name, "mode", "tap"),
+        ("ip", "link", "set", name, "master", bridge),
+        ("ip", "link", "set", name, "up"),
+    ):
+        subprocess.run(command, capture_output=True, check=True)
+
+
+def _stopped(folder: Folder, domain: Domain) -> int:
+    """Fork the guest; return its pid once it has stopped before its exec."""
+    guest = os.fork()
+    if guest == 0:
+        console = os.open(folder.console(domain.domid), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        for stream in (1, 2):
+            os.dup2(console, stream)
+        os.kill(os.getpid(), signal.SIGSTOP)
+        kernel = str(domain.config["kernel"])
+        os.execv(kernel, [kernel, *_arguments(domain)])  # noqa: S606
+    os.waitid(os.P_PID, guest, os.WSTOPPED | os.WNOWAIT)
+    return guest
+
+
+def _arguments(domain: Domain) -> list[str]:
+    """Return what the guest is told: MirageOS's form, whatever form `extra` has."""
+    words = [word for word in str(domain.config.get("extra", "")).split() if word != OBEDIENT]
+    told = [word if word.startswith("-") else f"--{word}" for word in words]
+    for vif, described in zip(domain.vifs, _texts(domain.config.get("vif")), strict=True):
+        mac = options(described).get("mac")
+        told += [f"--interface={vif}", *([f"--mac={mac}"] if mac else [])]
+    return told
+
+
+def _keep(folder: Folder, domid: int, guest: int) -> None:
+    """Wait for the guest's end, and do what the domain's configuration says of it."""
+    _, status = os.waitpid(guest, 0)
+    with folder.changing() as xen:
+        domain = xen.find(str(domid))
+        if domain is None:
+            return
+        domain.guest = 0
+        if domain.reason is None:
+            # MirageOS's own code goes no further than its console: Xen is told of a crash or not.
+            domain.reason = "poweroff" if status == 0 else "crash"
+        default = "destroy"
+        action = str(domain.config.get(f"on_{domain.reason}", default))
+        if action == "preserve":
+            return
+        xen.remove(domain)
+        for vif in domain.vifs:
+            subprocess.run(["ip", "link", "delete", vif], capture_output=True, check=False)
+        if action == "restart":
+            again = create(folder, xen, domain.name, domain.uuid, domain.memory, domain.config)
+            resume(again)
+
+
+def create(
+    folder: Folder, xen: Xen, name: str, uuid: str, memory: int, config: dict[str, Value]
+) -> Domain:
+    """Make a domain, paused; what it was asked for has been looked at."""
+    domid = xen.next
+    xen.next += 1
+    vifs = [f"vif{domid}.{place}" for place, _ in enumerate(_texts(config.get("vif")))]
+    made = Domain(domid, name, uuid, memory, config, vifs)
+    boot(folder, made)
+    xen.domains.append(made)
+    here = f"/local/domain/{domid}"
+    xen.store |= {
+        f"{here}/vm": f"/vm/{uuid}",
+        f"{here}/name": name,
+        f"{here}/control/shutdown": "",
+        f"/vm/{uuid}/name": name,
+        f"/vm/{uuid}/uuid": uuid,
+    }
+    return made
+
+
+def shut_down(domain: Domain) -> bool:
+    """Ask a domain to end; return whether it does, as MirageOS on PV never does."""
+    if OBEDIENT not in str(domain.config.get("extra", "")).split():
+        return False
+    domain.reason = "poweroff"
+    os.kill(domain.guest, signal.SIGKILL)
+    return True
