@@ -38,8 +38,10 @@ LIVE = frozenset({"armed", "switching", "running", "exited", "backing-off", "sto
 ENDED = frozenset({"disarmed", "stopped", "finished", "given-up"})
 
 
-# Where those of a tender's files start: beyond what it was forked with.
+# Where those of a tender's files start: beyond what it was forked with. Before them is where one
+# that `prepares` finds its monitor.
 FIRST_FILE = 100
+TRIGGER = FIRST_FILE - 1
 
 
 def descriptor(number: int) -> str:
@@ -64,6 +66,8 @@ class Orders:
     tender, whose arguments name each as `descriptor` does, by its place in the list: `user` may not
     reach them, and no path survives every option. QEMU even hands a kernel its own path, which is
     no single word where there is a space in it. `taps` are the links that the guest is behind.
+    `prepares` says that the tender is executed at once, says itself that it is armed, and waits for
+    the byte that lets it go. `grace` is how long it may take to end after SIGTERM, seconds.
     `record` is the converger's own, of no meaning here: it is handed back to who has lost it.
     """
 
@@ -83,6 +87,8 @@ class Orders:
     events: str
     settled: str
     record: dict[str, object] = field(default_factory=dict)
+    prepares: bool = False
+    grace: float = GRACE
     format: int = FORMAT
 
 
@@ -99,6 +105,7 @@ class MonitorState:
     exit_code: int | None = None
     restarts: int = 0
     dropped: int = 0
+    grace: float = GRACE
     format: int = FORMAT
 
     @property
@@ -233,11 +240,11 @@ def stop(state: MonitorState) -> None:
     """
     if state.monitor.alive:
         try:
-            ask(state.socket, {"do": "stop"}, GRACE + 2)
+            ask(state.socket, {"do": "stop"}, state.grace + 2)
             return
         except (OSError, ValueError):
             state.monitor.kill(signal.SIGTERM)
-            state.monitor.wait_gone(GRACE + 2)
+            state.monitor.wait_gone(state.grace + 2)
     # The tender first: killing the monitor would send its parent-death signal, but unobserved.
     for process in (state.tender, state.monitor):
         if process is not None and process.alive:

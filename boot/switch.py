@@ -42,9 +42,10 @@ from mirage_hooks.boot.targets.tending import Start
 from mirage_hooks.boot.watch import Watch
 from mirage_hooks.boot.wiring import Held, Wiring
 
-# How long a monitor may take to stand armed: Python's start on a busy machine; seconds.
-_ARM_SECONDS = 30.0
-# How long it may take from the word to the boot: the old guest's grace, and two kills.
+# How long a monitor may take to stand armed, seconds: Python's start on a busy machine, and then
+# what `xl create` may take.
+_ARM_SECONDS = 90.0
+# How long it may take from the word to the boot, beside the old guest's grace: two kills.
 FIRE_SECONDS = 4 * control.GRACE
 _MONITOR = (sys.executable, "-I", "-m", "mirage_hooks.boot.monitor")
 _CONSOLE_BYTES = 2 * 1024 * 1024
@@ -134,7 +135,8 @@ class Switch:
         try:
             after = [control.state_to(monitor) for _, monitor in replaced]
             self._monitor.send({"do": "fire", "after": after})
-            while (phase := self._monitor.receive(FIRE_SECONDS)["phase"]) == "switching":
+            limit = FIRE_SECONDS + sum(monitor.grace for _, monitor in replaced)
+            while (phase := self._monitor.receive(limit)["phase"]) == "switching":
                 pass
             if phase == "disarmed":
                 raise ChildProcessError("its armed tender was killed")

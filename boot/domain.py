@@ -1,0 +1,287 @@
+"""The tender of a Xen domain: a process that is there as long as the domain is, and prints as it.
+
+xl has none that serves: what `xl create` starts stays behind when it is killed, and the guest's
+last words are in a console of their own. So this one has the domain made, paused, before it is let
+go by a byte; copies its console; notices its end, and ends with a code that says how it ended. On
+SIGTERM it asks the guest, waits briefly, and destroys it. A MirageOS guest for PV never answers.
+
+It stays in memory, like its monitor: imports are few. Killed, it leaves its domain behind, which is
+known by its uuid.
+"""
+
+import contextlib
+import json
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Collection
+from ctypes import CDLL
+from dataclasses import asdict, dataclass
+
+from mirage_hooks.boot import control, xl
+from mirage_hooks.boot.errors import HostError
+from mirage_hooks.boot.xl import Xl, XlError
+
+# What it ends with; `tender.explain_exit` has the words.
+FAILED, CRASHED, REBOOTS, REMOVED = 84, 85, 86, 87
+
+# How long a guest may take to heed a shutdown, seconds.
+_ASK_SECONDS = 1.0
+# How long its console may go on once a domain is gone: xl's reader of it hangs now and then.
+_LAST_WORDS_SECONDS = 0.5
+# How long Xen may take to have the memory of a domain back that has ended: it is wiped first.
+_ROOM_SECONDS = 10.0
+# What a domain takes beside its memory, MiB: page tables, and what its devices are shared by.
+_BESIDE = 8
+
+_PR_SET_PDEATHSIG = 1  # prctl(2)
+_LIBC = CDLL(None, use_errno=True)
+
+
+@dataclass(frozen=True)
+class Order:
+    """All that the tender of a domain is told.
+
+    `xl` is what starts xl. The domain is called `temporary` until it runs, and `name` from then on;
+    `config` is written to `file` for xl. `memory` is in MiB. `alone` says that it cannot be made
+    while the one before it is there, since it writes to a volume. `replaces` is the uuid of a
+    domain that somebody else has made, and that ends for this one.
+    """
+
+    xl: list[str]
+    name: str
+    temporary: str
+    uuid: str
+    file: str
+    config: str
+    memory: int
+    alone: bool = False
+    replaces: str | None = None
+
+
+class _Ended(Exception):
+    """The domain is gone, or is to be: the code to end with."""
+
+    def __init__(self, code: int) -> None:
+        super().__init__(code)
+        self.code = code
+
+
+class Tender:
+    """One domain, from its making to its end."""
+
+    def __init__(self, order: Order, go: socket.socket) -> None:
+        """Tend a domain; `go` is where the monitor is told that it is armed, and lets it go."""
+        self._order = order
+        self._xl = Xl(order.xl)
+        self._go = go
+        self._keeper: subprocess.Popen[bytes] | None = None  # xl, until the domain is gone
+        self._console: subprocess.Popen[bytes] | None = None
+        self._said = b""
+        self._id = 0
+        self._asked, asked = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        signal.signal(signal.SIGTERM, lambda *_: None)
+        signal.set_wakeup_fd(asked)
+
+    def run(self) -> int:
+        """Tend the domain to its end; return the code that says how it ended."""
+        try:
+            code = self._tend()
+        except _Ended as ended:
+            code = ended.code
+        except HostError as error:
+            code = _fail(error)
+        try:
+            self._clean()
+        except HostError as error:
+            code = _fail(error)
+        return code
+
+    def _tend(self) -> int:
+        order = self._order
+        self._xl.end(order.uuid)  # what is left where this was killed
+        if not order.alone and self._has_room():
+            self._create()
+        with contextlib.suppress(BrokenPipeError):  # it is let go of: that is found next
+            self._go.sendall(b"+")
+        if not self._is_let_go():
+            return 0
+        if order.replaces is not None:
+            self._xl.end(order.replaces)
+        if self._keeper is None:
+            self._wait_for_room()
+            self._create()
+        self._xl.run(xl.unpause(self._id))
+        try:
+            self._xl.run(xl.rename(self._id, order.name))
+        except XlError as error:
+            print(f"the domain keeps the name {order.temporary}: {error}", flush=True)
+        return self._watch()
+
+    def _create(self) -> None:
+        """Have the domain made, paused. Raises XlError."""
+        order = self._order
+        descriptor = os.open(order.file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with open(descriptor, "w", encoding="utf-8") as file:
+            file.write(order.config)
+        try:
+            self._keeper = self._xl.start(
+                xl.create(order.file), subprocess.PIPE, subprocess.STDOUT
+            )
+        except OSError as error:
+            raise XlError(f"{order.xl[0]} cannot be executed: {error.strerror}") from None
+        deadline = time.monotonic() + xl.CHANGE_SECONDS
+        while (found := xl.parse_created(self._text)) is None:
+            if not self._hear(deadline, ()):
+                code = self._end_keeper()
+                late = time.monotonic() >= deadline
+                how = f"took more than {xl.CHANGE_SECONDS:g} s" if late else f"ended with {code}"
+                raise xl.failure("xl create", how, xl.last_words(self._text))
+        self._id = found
+        self._console = self._start_console()
+
+    def _start_console(self) -> "subprocess.Popen[bytes]":
+        return self._xl.start(xl.console(self._id), None, subprocess.DEVNULL, _die_with_parent)
+
+    def _is_let_go(self) -> bool:
+        """Wait for the word; return whether it came, rather than the end. Raises _Ended."""
+        watched = [self._go.fileno(), self._asked]
+        while True:
+            ready = self._wait(watched)
+            if self._asked in ready:
+                return False
+            if self._go.fileno() in ready:
+                with contextlib.closing(self._go), contextlib.suppress(ConnectionError):
+                    return bool(self._go.recv(1))
+                return False
+            if self._keeper is not None and not self._listen():
+                raise _Ended(REMOVED)
+
+    def _watch(self) -> int:
+        """Wait for the domain's end, or that it is asked for; return the code to end with."""
+        while self._asked not in self._wait([self._asked]):
+            if not self._listen():
+                return self._explain()
+        self._ask()
+        return 0
+
+    def _explain(self) -> int:
+        match xl.parse_end(self._text):
+            case xl.POWEROFF:
+                return 0
+            case xl.REBOOT:
+                return REBOOTS
+            case None:
+                return REMOVED
+        return CRASHED
+
+    def _ask(self) -> None:
+        """Ask the guest to end, and give it a moment."""
+        with contextlib.suppress(OSError):
+            asking = self._xl.start(
+                xl.shut_down(self._id), subprocess.DEVNULL, subprocess.DEVNULL
+            )
+            self._hear_out(_ASK_SECONDS)
+            xl.kill(asking)  # it would wait for an answer for a minute
+            asking.wait()
+
+    def _clean(self) -> None:
+        """Leave no domain, and no xl. Raises XlError."""
+        if self._keeper is None:
+            return
+        try:
+            self._xl.end(self._order.uuid)
+            self._hear_out(_LAST_WORDS_SECONDS)
+        finally:
+            self._end_keeper()
+            if self._console is not None:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    self._console.wait(_LAST_WORDS_SECONDS)
+                xl.kill(self._console)
+                self._console.wait()
+
+    # What the keeper says.
+
+    @property
+    def _text(self) -> str:
+        return self._said.decode(errors="replace")
+
+    def _wait(self, watched: list[int]) -> Collection[int]:
+        """Wait until one of the descriptors can be read, or the keeper has said something."""
+        if self._keeper is not None and self._keeper.stdout is not None:
+            watched = [*watched, self._keeper.stdout.fileno()]
+        ready, _, _ = select.select(watched, [], [])
+        return ready
+
+    def _listen(self) -> bool:
+        """Take what the keeper says; return whether it is still there."""
+        assert self._keeper is not None and self._keeper.stdout is not None  # noqa: S101, PT018
+        data = os.read(self._keeper.stdout.fileno(), 4096)
+        self._said += data
+        return bool(data)
+
+    def _hear(self, deadline: float, watched: Collection[int]) -> bool:
+        """Listen once; return whether there may be more, until a time of the monotonic clock."""
+        assert self._keeper is not None and self._keeper.stdout is not None  # noqa: S101, PT018
+        left = max(0.0, deadline - time.monotonic())
+        ready, _, _ = select.select([self._keeper.stdout.fileno(), *watched], [], [], left)
+        return bool(ready) and self._listen()
+
+    def _hear_out(self, seconds: float) -> None:
+        """Listen until the keeper has gone, so many seconds at the most."""
+        deadline = time.monotonic() + seconds
+        while self._hear(deadline, ()):
+            pass
+
+    def _end_keeper(self) -> int:
+        assert self._keeper is not None  # noqa: S101
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return self._keeper.wait(_LAST_WORDS_SECONDS)
+        xl.kill(self._keeper)
+        return self._keeper.wait()
+
+    # Memory.
+
+    def _has_room(self) -> bool:
+        free, memory = self._xl.free_memory(), self._order.memory
+        if free is not None and free >= memory + memory // 64 + _BESIDE:
+            return True
+        print(f"Xen has {free} MiB left: the domain is made once another has ended", flush=True)
+        return False
+
+    def _wait_for_room(self) -> None:
+        """Wait for what an ended domain had. Whether it is enough, `xl create` finds out."""
+        deadline = time.monotonic() + _ROOM_SECONDS
+        while time.monotonic() < deadline and not self._has_room():
+            time.sleep(0.2)
+
+
+def _fail(error: HostError) -> int:
+    print(str(error), flush=True)
+    return FAILED
+
+
+def _die_with_parent() -> None:
+    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def argument(order: Order) -> str:
+    """Return an order as `main` takes it."""
+    return json.dumps(asdict(order))
+
+
+def main() -> None:
+    """Run as `python -m mirage_hooks.boot.domain ORDER`, with the monitor at `control.TRIGGER`."""
+    go = socket.socket(fileno=control.TRIGGER)
+    go.set_inheritable(False)
+    code = Tender(Order(**json.loads(sys.argv[1])), go).run()
+    sys.stdout.flush()
+    os._exit(code)
+
+
+if __name__ == "__main__":
+    main()

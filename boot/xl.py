@@ -1,0 +1,225 @@
+"""xl, which drives Xen: its command lines, what it prints, and the one place that runs it.
+
+Shared with the tender of domains, which stays in memory. What xl prints is as xl(1) has it, and as
+tools/xl/*.c of Xen 4.17 prints it.
+"""
+
+import contextlib
+import os
+import re
+import signal
+import subprocess
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from mirage_hooks.boot.errors import HostError
+
+# How long xl may take, seconds: to say something, and to make or unmake a domain. On an idle host
+# these are 0.1 and 1; hotplug scripts wait for each other where many domains change at once.
+ANSWER_SECONDS = 10.0
+CHANGE_SECONDS = 60.0
+
+# Why a domain ended, by Xen's public/sched.h.
+POWEROFF, REBOOT, SUSPEND, CRASH, WATCHDOG = range(5)
+
+_LISTED = re.compile(
+    r"^(?P<name>\S+)\s+(?P<id>[0-9]+)\s+(?P<memory>[0-9]+)\s+[0-9]+\s+(?P<state>[-rbpscd]{6})"
+    r"\s+[0-9.]+\s+(?P<uuid>[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})\b",
+    re.MULTILINE,
+)
+_FREE = re.compile(r"^free_memory\s*:\s*([0-9]+)$", re.MULTILINE)
+_WAITING = re.compile(r"Waiting for domain (?:\S+) \(domid ([0-9]+)\) to die")
+_SHUT_DOWN = re.compile(r"Domain [0-9]+ has shut down, reason code ([0-9]+)")
+
+# What a host is lacking, by what xl says then.
+_HINTS = {
+    "Permission denied": "run as root, or have root let you: xen = ['sudo', '-n', 'xl'] in "
+    "[tenders] of host.toml, and a line in /etc/sudoers.d",
+    "a password is required": "a line in /etc/sudoers.d has to let this user run xl",
+    "xencall": "is this host booted as Xen's first domain? See: xl info",
+    "privcmd": "is this host booted as Xen's first domain? See: xl info",
+    "xenstore": "see whether xenstored runs: systemctl status xenstored",
+    "xs_open": "see whether xenstored runs: systemctl status xenstored",
+}
+
+
+class XlError(HostError):
+    """xl did not do what it was asked for."""
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A domain as xl lists it. `memory` is in MiB, `state` six letters or dashes of xl(1)."""
+
+    id: int
+    name: str
+    uuid: str
+    memory: int
+    state: str
+
+
+# Command lines.
+
+
+def create(file: str) -> tuple[str, ...]:
+    """Make a domain, paused, and stay until it is gone (`-F`)."""
+    return ("create", "-F", "-p", "-q", file)
+
+
+def destroy(domain: int) -> tuple[str, ...]:
+    """End a domain at once."""
+    return ("destroy", str(domain))
+
+
+def shut_down(domain: int) -> tuple[str, ...]:
+    """Ask a domain through xenstore to end."""
+    return ("shutdown", str(domain))
+
+
+def unpause(domain: int) -> tuple[str, ...]:
+    """Let a domain run."""
+    return ("unpause", str(domain))
+
+
+def rename(domain: int, name: str) -> tuple[str, ...]:
+    """Give a domain another name."""
+    return ("rename", str(domain), name)
+
+
+def console(domain: int) -> tuple[str, ...]:
+    """Print what a domain prints, until it is gone."""
+    return ("console", str(domain))
+
+
+# What it prints.
+
+
+def parse_list(text: str) -> list[Listed]:
+    """Return the domains in the answer to `xl list -v`, without the host's own."""
+    found = [
+        Listed(int(one["id"]), one["name"], one["uuid"], int(one["memory"]), one["state"])
+        for one in _LISTED.finditer(text)
+    ]
+    return [one for one in found if one.id != 0]
+
+
+def parse_free(text: str) -> int | None:
+    """Return how much memory Xen has left, in MiB, from the answer to `xl info`."""
+    match = _FREE.search(text)
+    return int(match[1]) if match is not None else None
+
+
+def parse_created(text: str) -> int | None:
+    """Return the id of the domain for whose end an `xl create -F` says that it waits."""
+    match = _WAITING.search(text)
+    return int(match[1]) if match is not None else None
+
+
+def parse_end(text: str) -> int | None:
+    """Return why a domain ended, as an `xl create -F` says it; None where it does not."""
+    match = _SHUT_DOWN.search(text)
+    return int(match[1]) if match is not None else None
+
+
+def last_words(text: str) -> str:
+    """Return, in a line, what xl says is wrong."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    wrong = [line for line in lines if "error" in line.lower()] or lines
+    return "; ".join(dict.fromkeys(wrong[:3]))
+
+
+# Running it.
+
+
+class Xl:
+    """xl as this host has it: `command` is its path, or what may run it and then its path."""
+
+    def __init__(self, command: Sequence[str]) -> None:
+        self.command = tuple(command)
+
+    def domains(self) -> list[Listed]:
+        """Return every domain but the host's own. Raises XlError."""
+        return parse_list(self.run(("list", "-v")))
+
+    def find(self, uuid: str) -> Listed | None:
+        """Return the domain with that uuid. Raises XlError."""
+        return next((one for one in self.domains() if one.uuid == uuid), None)
+
+    def free_memory(self) -> int | None:
+        """Return how much memory Xen has left, in MiB. Raises XlError."""
+        return parse_free(self.run(("info",)))
+
+    def end(self, uuid: str, tries: int = 3) -> bool:
+        """Destroy the domain with that uuid; return whether there was one.
+
+        More than once: a domain that crashes meanwhile can win the race. Raises XlError where it
+        is still there then.
+        """
+        for attempt in range(tries):
+            domain = self.find(uuid)
+            if domain is None:
+                return attempt > 0
+            try:
+                self.run(destroy(domain.id), CHANGE_SECONDS)
+            except XlError:
+                if attempt == tries - 1:
+                    raise
+        if (domain := self.find(uuid)) is not None:
+            raise XlError(f"domain {domain.name} (id {domain.id}) is still there after xl destroy")
+        return True
+
+    def run(self, arguments: Iterable[str], seconds: float = ANSWER_SECONDS) -> str:
+        """Run one command of xl's; return what it printed. Raises XlError."""
+        argv = [*self.command, *arguments]
+        said = " ".join(["xl", *argv[len(self.command) :]])
+        try:
+            process = self.start(argv[len(self.command) :], subprocess.PIPE, subprocess.PIPE)
+        except OSError as error:
+            raise XlError(f"{self.command[0]} cannot be executed: {error.strerror}") from None
+        with process:
+            try:
+                output, wrong = process.communicate(timeout=seconds)
+            except subprocess.TimeoutExpired:
+                kill(process)
+                raise XlError(
+                    f"{said}: no answer within {seconds:g} s: it was killed",
+                    "see whether xenstored runs, and what else uses xl",
+                ) from None
+        if process.returncode != 0:
+            how = f"ended with {process.returncode}"
+            raise failure(said, how, last_words(wrong.decode(errors="replace")))
+        return output.decode(errors="replace")
+
+    def start(
+        self,
+        arguments: Iterable[str],
+        output: int | None,
+        errors: int | None,
+        before: Callable[[], None] | None = None,
+    ) -> "subprocess.Popen[bytes]":
+        """Start one command of xl's, in a session of its own. Raises OSError.
+
+        A signal that is meant for the tender would leave half a domain. `before` is called in the
+        new process.
+        """
+        return subprocess.Popen(
+            [*self.command, *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=errors,
+            start_new_session=True,
+            preexec_fn=before,
+        )
+
+
+def kill(process: "subprocess.Popen[bytes]") -> None:
+    """Kill one command of xl's, and what it has started."""
+    # What sudo runs as root is not ours to kill: then it goes by sudo's own end.
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
+
+
+def failure(said: str, how: str, wrong: str) -> XlError:
+    """Return that a command failed, in what way, by its own words; with a hint for known causes."""
+    hint = next((hint for sign, hint in _HINTS.items() if sign in wrong), "")
+    return XlError(f"{said} {how}: {wrong or 'it does not say why'}", hint)
