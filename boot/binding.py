@@ -4,6 +4,8 @@ import os
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 
+import msgspec
+
 from mirage_hooks.boot import host, links, network
 from mirage_hooks.boot.device import HOST_NETWORK, Forward, NetworkConfig, Nic, Volume
 from mirage_hooks.boot.errors import ConfigError
@@ -34,7 +36,14 @@ def nics(guest: Guest, bound: Host, installation: str) -> dict[str, Nic]:
                     f"network {device}: address {interface.ip} is this host's own on {where.bridge}"
                 )
         own = config.mac or links.mac_address(installation, guest.name, device)
-        found[device] = _nic(where, None if guest.target == "unix" else own.lower())
+        if guest.target == "xen" and where.bridge is None:
+            raise ConfigError(
+                f"network {device}: a domain is on a bridge, and {config.network} has none",
+                f"bind it: [networks.{config.network}] with bridge = '...' in {host.NAME}",
+            )
+        nic = _nic(where, None if guest.target == "unix" else own.lower())
+        script = where.script if guest.target == "xen" else None
+        found[device] = msgspec.structs.replace(nic, script=script)
     if guest.check.ping and not found:
         raise ConfigError("check ping: the guest has no network device of its own")
     return found

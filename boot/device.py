@@ -140,13 +140,14 @@ class Nic(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults
 
     `link` is the bridge that a tap is put into, or the tap that was made for it beforehand; a
     `user` network has none. `mac` is None where the guest chooses its own. `forward` are ports of
-    the host as the host file has them.
+    the host as the host file has them. `script` is what attaches a domain's vif, if not the usual.
     """
 
     kind: Literal["bridge", "tap", "user"]
     link: str | None = None
     mac: str | None = None
     forward: tuple[str, ...] = ()
+    script: str | None = None
 
 
 class Volume(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):

@@ -289,9 +289,10 @@ def _boot(guest: Guest, bound: Host, installation: str) -> Boot:
         arguments=targets.of(guest).arguments(guest),
         memory=guest.memory,
         network=guest.network,
-        user=guest.user,
+        user=None if targets.of(guest).outside else guest.user,
         nics=binding.nics(guest, bound, installation),
         volumes=binding.volumes(guest, bound),
+        domain=guest.domain,
     )
 
 
@@ -310,5 +311,6 @@ def _prepare(
         packed_size=stored.packed_size,
         size=stored.size,
     )
+    boot = targets.of(guest).settle(guest, boot, stored)
     notices = (f"image {found.blob.path} is a script, not an ELF file",) if stored.script else ()
     return Desired(guest, msgspec.structs.replace(boot, image=stored.sha256), provenance, notices)

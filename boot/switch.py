@@ -9,14 +9,16 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import asdict
 from pathlib import Path
 
 import msgspec
 
 from mirage_hooks.boot import (
+    console,
     control,
+    domains,
     elf,
     network,
     runtime,
@@ -49,16 +51,27 @@ _ARM_SECONDS = 90.0
 FIRE_SECONDS = 4 * control.GRACE
 _MONITOR = (sys.executable, "-I", "-m", "mirage_hooks.boot.monitor")
 _CONSOLE_BYTES = 2 * 1024 * 1024
+_CONSOLE_LINES = 10
+# Where a domain's configuration is written.
+_DOMAIN = "domain.cfg"
 
 
 class Switch:
     """A new generation of one guest, from its record to its verdict."""
 
     def __init__(
-        self, common_dir: Path, state: State, store: Store, journal: Journal, bound: Host
+        self,
+        common_dir: Path,
+        state: State,
+        store: Store,
+        journal: Journal,
+        bound: Host,
+        adopt: Container[str] = (),
     ) -> None:
+        """Prepare for one; `adopt` are domains that it may take the place of, ours or not."""
         self._common_dir = common_dir
         self._bound = bound
+        self._adopt = adopt
         self._state = state
         self._store = store
         self._journal = journal
@@ -194,12 +207,14 @@ class Switch:
             )
         wires = wiring.attach(self._state, generation, target.writes_all, held)
         self._watch = Watch(boot, wires.taps)
-        if generation.check.ping and self._watch.blind:
+        if generation.check.ping and self._watch.blind and not target.outside:
             raise HostError(
                 "check ping: no right to ask the guest on its tap",
                 "run this as root, or give the guest another check",
             )
-        files = [str(image), *wires.volumes.values()] if tending.path else []
+        files = [str(image), *wires.volumes.values()]
+        if not tending.path or target.outside:
+            files = []
         reached = {path: control.descriptor(number) for number, path in enumerate(files)}
         start = Start(
             generation.guest,
@@ -207,7 +222,13 @@ class Switch:
             tending,
             inspected.devices,
             wires.taps,
-            {device: reached[path] for device, path in wires.volumes.items()},
+            {device: reached.get(path, path) for device, path in wires.volumes.items()},
+            generation.number,
+            wiring.alias(self._state, generation),
+            str(self._folder / _DOMAIN),
+            domains.refuse_taken(self._state, self._bound, generation, self._adopt)
+            if target.outside
+            else None,
         )
         _, shown = target.command(boot, start)
         whole = msgspec.structs.replace(boot, arguments=(*boot.arguments, *hidden))
@@ -231,6 +252,8 @@ class Switch:
             events=str(self._state.events),
             settled=str(self._state.settled),
             record=msgspec.to_builtins(generation),
+            prepares=target.outside,
+            grace=target.grace,
         )
         ours, theirs = socket.socketpair()
         log = self._folder / "monitor.log"
@@ -247,7 +270,9 @@ class Switch:
                     seconds=_ARM_SECONDS,
                 )
             self._monitor = Conversation(ours)
-            self._monitor.receive(_ARM_SECONDS)
+            if self._monitor.receive(_ARM_SECONDS)["phase"] == "disarmed":
+                said = console.said(str(self._folder / control.CONSOLE), _CONSOLE_LINES)
+                raise HostError(f"{generation.guest}: {said[-1] if said else 'its tender ended'}")
             if not scoped:
                 self._journal.event(
                     "guest.scope",

@@ -16,7 +16,7 @@ from mirage_hooks.boot.errors import HostError
 
 # How long xl may take, seconds: to say something, and to make or unmake a domain. On an idle host
 # these are 0.1 and 1; hotplug scripts wait for each other where many domains change at once.
-ANSWER_SECONDS = 10.0
+ANSWER_SECONDS = 20.0
 CHANGE_SECONDS = 60.0
 
 # Why a domain ended, by Xen's public/sched.h.

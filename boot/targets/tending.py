@@ -27,7 +27,9 @@ class Start:
     """What one start of a guest is made of, beside its boot.
 
     `image` is a path; `devices` are the image's own, in order; `taps` and `volumes` are the links
-    and files of this host behind them, by the same names.
+    and files of this host behind them, by the same names. `generation` is its number, and `alias`
+    what it is known by on this host; `file` is for a tender that reads what to boot from one;
+    `replaces` is the uuid of a domain of nobody's that ends for it.
     """
 
     name: str
@@ -36,6 +38,10 @@ class Start:
     devices: Mapping[str, str] = field(default_factory=dict)
     taps: Mapping[str, str] = field(default_factory=dict)
     volumes: Mapping[str, str] = field(default_factory=dict)
+    generation: int = 0
+    alias: str = ""
+    file: str = ""
+    replaces: str | None = None
 
 
 def refuse_devices(asked: Guest | Boot, image: Image) -> None:
