@@ -128,7 +128,9 @@ def boot(folder: Folder, domain: Domain) -> None:
     ready, tell = os.pipe()
     if os.fork() == 0:
         os.setsid()
-        os.close(ready)
+        # Whoever holds the lock's file holds the lock.
+        os.closerange(3, tell)
+        os.closerange(tell + 1, 256)
         null = os.open(os.devnull, os.O_RDWR)
         for stream in (0, 1, 2):
             os.dup2(null, stream)

@@ -247,7 +247,7 @@ def _destroy(folder: Folder, arguments: list[str]) -> None:
 def _rename(folder: Folder, arguments: list[str]) -> None:
     with folder.changing() as xen:
         domain = _found(xen, arguments[0])
-        if xen.find(arguments[1]) not in {None, domain}:
+        if xen.find(arguments[1]) not in (None, domain):
             raise Refused(f"Can't rename domain '{arguments[0]}'.", 1)
         domain.name = xen.store[f"/local/domain/{domain.domid}/name"] = arguments[1]
 
