@@ -122,6 +122,7 @@ class Built:
         """
         if target == "unix":
             return [str(image), f"--interface={tap}", *arguments]
+        assert target != "xen", "a domain takes a configuration"
         if target == "virtio":
             return qemu(image, f"tap,ifname={tap},script=no,downscript=no", *arguments, mac=mac)
         network = [f"--net:{device}={tap}", f"--net-mac:{device}={mac}"]
