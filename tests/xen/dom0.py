@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from image import Image
+from dom0_image import Image
 
 _BOOTED = "booted"
 
