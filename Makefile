@@ -1,6 +1,7 @@
 # make demo   the main job, end to end, in a temporary folder
 # make test   the tests; with PYTEST="-k word" some of them
 # make test-systemd   those that boot systemd in namespaces: it fails where `make test` skips them
+# make test-xen   those that need Xen, in a dom0 that QEMU runs; with PYTEST="-k word" some of them
 # make test-faults  kills after each record, full disks, 200 deploys; `make test` has a sample
 # make fuzz   the property tests again, with many more examples
 # make lint   types, style, and our own pre-commit checks
@@ -13,7 +14,7 @@ READY := $(VENV)/.ready
 BENCH := .venv-bench
 SOURCES := $(wildcard boot/*.py boot/*/*.py hooks/*.py installer/*.py installer/*/*.py)
 
-.PHONY: demo test test-systemd test-faults fuzz lint bench clean
+.PHONY: demo test test-systemd test-xen test-faults fuzz lint bench clean
 
 demo: $(READY)
 	@$(VENV)/bin/python contrib/demo.py
@@ -23,6 +24,9 @@ test: $(READY)
 
 test-systemd: $(READY)
 	TEST_SYSTEMD=1 $(VENV)/bin/pytest -m systemd
+
+test-xen: $(READY)
+	$(VENV)/bin/python tests/xen/suite.py $(PYTEST)
 
 test-faults: $(READY)
 	FAULTS=full $(VENV)/bin/pytest --numprocesses auto --dist worksteal tests/faults

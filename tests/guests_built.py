@@ -12,7 +12,7 @@ import pytest
 
 from support import GUESTS
 
-BuiltTarget = Literal["unix", "spt", "hvt", "virtio"]
+BuiltTarget = Literal["unix", "spt", "hvt", "virtio", "xen"]
 Start = Callable[..., subprocess.Popen[bytes]]
 
 # What a guest on the fixture `bridge` is told of its network, and the MAC it has there.
@@ -43,11 +43,16 @@ _SOLO5 = (
     "-Wl,-z,max-page-size=4096",
 )
 
+# Guests that are programs of this host.
+_PROCESSES = ("unix", "xen")
+
 _SOURCES: dict[BuiltTarget, tuple[str, ...]] = {
     "unix": ("unix_tap.c",),
     "spt": ("solo5_image.c",),
     "hvt": ("solo5_image.c",),
     "virtio": ("virtio_start.S", "virtio_web.c"),
+    # For the stand-in for xl only: a program of this host.
+    "xen": ("unix_tap.c", "xen_note.c"),
 }
 
 
@@ -75,7 +80,7 @@ class Built:
         `broken` (it fails when it starts) are too. `abi` is a version to pretend.
         """
         defines = [f'-DPAGE="{page}"']
-        if target != "unix":
+        if target not in _PROCESSES:
             defines.append(f"-DTARGET={target.upper()}")
         if devices is not None:
             listed = ",".join(f'{{"{name}",{kind}}}' for name, kind in devices.items())
@@ -88,7 +93,7 @@ class Built:
             defines.append("-DBROKEN")
         if abi is not None:
             defines.append(f"-DABI_VERSION={abi}")
-        options = ("-static",) if target == "unix" else _SOLO5
+        options = ("-static",) if target in _PROCESSES else _SOLO5
         return self._compile(_SOURCES[target], *options, *defines, suffix=f".{target}")
 
     def tender(self, target: Literal["spt", "hvt"]) -> Path:
@@ -117,6 +122,7 @@ class Built:
         """
         if target == "unix":
             return [str(image), f"--interface={tap}", *arguments]
+        assert target != "xen", "a domain takes a configuration"
         if target == "virtio":
             return qemu(image, f"tap,ifname={tap},script=no,downscript=no", *arguments, mac=mac)
         network = [f"--net:{device}={tap}", f"--net-mac:{device}={mac}"]

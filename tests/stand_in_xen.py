@@ -1,7 +1,7 @@
 """A stand-in for Xen: domains that are processes, kept in a file of one folder.
 
-`tests/stand_in_xl.py` is its command line. A domain's kernel is a program of this host that carries
-a note of Xen's (`guests_built`); it gets the words of `extra` as arguments and, where the domain has
+`tests/stand_in_xl.py` is its command line. A domain's kernel is a program of this host that has a
+note of Xen's (`guests_built`); it gets the words of `extra` as arguments and, where the domain has
 a vif, a tap by the vif's name. A keeper, the parent of that process, does what xl's own process
 does that stays behind: it sees to what happens when the guest ends.
 """
@@ -9,7 +9,6 @@ does that stays behind: it sees to what happens when the guest ends.
 import fcntl
 import json
 import os
-import re
 import signal
 import subprocess
 import time
@@ -21,28 +20,33 @@ from pathlib import Path
 # The domain whose name, memory and store are the host's own.
 HOST = 0
 HOST_MEMORY = 1500
+DEFAULT_MEMORY = 32
 ALL_MEMORY = 4096
 
 # Words of `extra` that are for the stand-in: the guest does what `xl shutdown` asks it to, as no
 # MirageOS image for PV does.
 OBEDIENT = "stand-in=obedient"
 
-_ACTIONS = {"destroy", "restart", "preserve"}
+# What xl calls the reasons for which a domain has stopped (Xen's public/sched.h).
+REASONS = {"poweroff": "0", "reboot": "1", "suspend": "2", "crash": "3"}
 
 Value = str | int | list[str]
 
 
 @dataclass
 class Domain:
-    """A domain, as `xl` knows it; `guest` is the process that stands for it, 0 where none does."""
+    """A domain, as `xl` knows it; `guest` is the process that stands for it, 0 where none does.
+
+    It was `paused` so many times more than let go.
+    """
 
     domid: int
     name: str
     uuid: str
     memory: int
     config: dict[str, Value]
-    vifs: list[str]
-    paused: bool = True
+    vifs: list[str] = field(default_factory=list)
+    paused: int = 1
     reason: str | None = None
     guest: int = 0
     keeper: int = 0
@@ -59,9 +63,15 @@ class Xen:
 
     def find(self, wanted: str) -> Domain | None:
         """Return a domain by its number or name, as xl looks it up; None where there is none."""
-        by_name = [each for each in self.domains if each.name == wanted]
-        by_number = [each for each in self.domains if str(each.domid) == wanted]
-        return next(iter(by_number + by_name), None)
+        return self.numbered(wanted) or self.named(wanted)
+
+    def named(self, name: str) -> Domain | None:
+        """Return a domain by its name only."""
+        return next((each for each in self.domains if each.name == name), None)
+
+    def numbered(self, domid: str) -> Domain | None:
+        """Return a domain by its number only."""
+        return next((each for each in self.domains if str(each.domid) == domid), None)
 
     @property
     def free_memory(self) -> int:
@@ -114,7 +124,8 @@ class Folder:
 
 def end(domain: Domain) -> None:
     """End whatever stands for a domain."""
-    for pid in (domain.keeper, domain.guest):
+    # 0 would be whoever is in our own process group.
+    for pid in filter(None, (domain.keeper, domain.guest)):
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
     for vif in domain.vifs:
@@ -123,12 +134,14 @@ def end(domain: Domain) -> None:
 
 def boot(folder: Folder, domain: Domain) -> None:
     """Start what stands for a domain, stopped before its first instruction; note its pids."""
-    for vif, described in zip(domain.vifs, _texts(domain.config.get("vif")), strict=True):
-        _make_tap(vif, options(described).get("bridge", "xenbr0"))
+    for vif, bridge in zip(domain.vifs, bridges(domain.config), strict=True):
+        _make_tap(vif, bridge)
     ready, tell = os.pipe()
     if os.fork() == 0:
         os.setsid()
-        os.close(ready)
+        # Whoever holds the lock's file holds the lock.
+        os.closerange(3, tell)
+        os.closerange(tell + 1, 256)
         null = os.open(os.devnull, os.O_RDWR)
         for stream in (0, 1, 2):
             os.dup2(null, stream)
@@ -143,15 +156,15 @@ def boot(folder: Folder, domain: Domain) -> None:
 
 
 def resume(domain: Domain) -> None:
-    """Let a domain run."""
-    domain.paused = False
-    if domain.guest:
+    """Let a domain go once; it runs where it was not paused twice."""
+    domain.paused = max(domain.paused - 1, 0)
+    if domain.guest and not domain.paused:
         os.kill(domain.guest, signal.SIGCONT)
 
 
 def pause(domain: Domain) -> None:
     """Keep a domain from running."""
-    domain.paused = True
+    domain.paused += 1
     if domain.guest:
         os.kill(domain.guest, signal.SIGSTOP)
 
@@ -160,6 +173,11 @@ def options(described: str) -> dict[str, str]:
     """Return what a vif's description says, as in `mac=02:..,bridge=xenbr0`."""
     words = (word.partition("=") for word in described.split(",") if word.strip())
     return {key.strip(): value.strip() for key, _, value in words}
+
+
+def bridges(config: dict[str, Value]) -> list[str]:
+    """Return the bridge of each vif."""
+    return [options(vif).get("bridge", "xenbr0") for vif in _texts(config.get("vif"))]
 
 
 def _texts(value: Value | None) -> list[str]:
@@ -184,7 +202,7 @@ def _stopped(folder: Folder, domain: Domain) -> int:
             os.dup2(console, stream)
         os.kill(os.getpid(), signal.SIGSTOP)
         kernel = str(domain.config["kernel"])
-        os.execv(kernel, [kernel, *_arguments(domain)])  # noqa: S606
+        os.execv(kernel, [kernel, *_arguments(domain)])
     os.waitid(os.P_PID, guest, os.WSTOPPED | os.WNOWAIT)
     return guest
 
@@ -210,37 +228,35 @@ def _keep(folder: Folder, domid: int, guest: int) -> None:
         if domain.reason is None:
             # MirageOS's own code goes no further than its console: Xen is told of a crash or not.
             domain.reason = "poweroff" if status == 0 else "crash"
-        default = "destroy"
-        action = str(domain.config.get(f"on_{domain.reason}", default))
+        action = domain.config.get(f"on_{domain.reason}", "destroy")
         if action == "preserve":
             return
         xen.remove(domain)
         for vif in domain.vifs:
             subprocess.run(["ip", "link", "delete", vif], capture_output=True, check=False)
         if action == "restart":
-            again = create(folder, xen, domain.name, domain.uuid, domain.memory, domain.config)
-            resume(again)
+            made = Domain(xen.next, domain.name, domain.uuid, domain.memory, domain.config)
+            xen.next += 1
+            resume(create(folder, xen, made))
 
 
-def create(
-    folder: Folder, xen: Xen, name: str, uuid: str, memory: int, config: dict[str, Value]
-) -> Domain:
-    """Make a domain, paused; what it was asked for has been looked at."""
-    domid = xen.next
-    xen.next += 1
-    vifs = [f"vif{domid}.{place}" for place, _ in enumerate(_texts(config.get("vif")))]
-    made = Domain(domid, name, uuid, memory, config, vifs)
-    boot(folder, made)
-    xen.domains.append(made)
-    here = f"/local/domain/{domid}"
+def create(folder: Folder, xen: Xen, domain: Domain) -> Domain:
+    """Have a domain, paused; what it was asked for has been looked at."""
+    domain.vifs = [f"vif{domain.domid}.{place}" for place, _ in enumerate(bridges(domain.config))]
+    boot(folder, domain)
+    xen.domains.append(domain)
+    here, machine = f"/local/domain/{domain.domid}", f"/vm/{domain.uuid}"
     xen.store |= {
-        f"{here}/vm": f"/vm/{uuid}",
-        f"{here}/name": name,
         f"{here}/control/shutdown": "",
-        f"/vm/{uuid}/name": name,
-        f"/vm/{uuid}/uuid": uuid,
+        f"{here}/domid": str(domain.domid),
+        f"{here}/name": domain.name,
+        f"{here}/vm": machine,
+        f"{machine}/image/cmdline": str(domain.config.get("extra", "")),
+        f"{machine}/image/kernel": str(domain.config["kernel"]),
+        f"{machine}/name": domain.name,
+        f"{machine}/uuid": domain.uuid,
     }
-    return made
+    return domain
 
 
 def shut_down(domain: Domain) -> bool:

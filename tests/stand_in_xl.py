@@ -24,10 +24,25 @@ NAMES = ("xl", "xenstore-read", "xenstore-write", "xenstore-ls")
 # `xl shutdown -w` waits as long as the guest takes.
 _ACKNOWLEDGED_WITHIN = 60.0
 
-_HOST_UUID = "00000000-0000-0000-0000-000000000000"
+_THE_HOST = Domain(
+    HOST, "Domain-0", "00000000-0000-0000-0000-000000000000", HOST_MEMORY, {}, paused=0
+)
+
+# What takes a domain, or a file, and ends with 2 where it is not given one.
+_TAKING = {
+    "create",
+    "destroy",
+    "domid",
+    "domname",
+    "rename",
+    "pause",
+    "unpause",
+    "shutdown",
+    "console",
+}
 
 
-class Refused(Exception):
+class RefusedError(Exception):
     """What xl says on stderr, and what it ends with."""
 
     def __init__(self, said: str, code: int) -> None:
@@ -66,15 +81,18 @@ def main(argv: list[str]) -> int:
     name, arguments = called.name, argv[1:]
     if name == "xl":
         if not arguments:
-            print("Usage xl [-vfNtT] <subcommand> [args]", file=sys.stderr)
+            print("Usage xl [-vfNtT] <subcommand> [args]")
             return 1
         name, arguments = arguments[0], arguments[1:]
     try:
         _fault(folder, name)
         if name not in _COMMANDS:
-            raise Refused(f"command not implemented: {name}", 1)
-        return _COMMANDS[name](folder, arguments) or 0
-    except Refused as refused:
+            raise RefusedError("command not implemented", 1)
+        if name in _TAKING and not _split(arguments)[1]:
+            raise RefusedError(f"'xl {name}' requires at least 1 argument.\n", 2)
+        _COMMANDS[name](folder, arguments)
+        return 0
+    except RefusedError as refused:
         print(refused.said, file=sys.stderr)
         return refused.code
 
@@ -87,7 +105,7 @@ def _fault(folder: Folder, name: str) -> None:
     fault = faults.get(name.replace("-", "_"), faults.get("any", {}))
     time.sleep(fault.get("seconds", 0))
     if "code" in fault:
-        raise Refused(fault.get("says", ""), fault["code"])
+        raise RefusedError(fault.get("says", ""), fault["code"])
 
 
 def _split(arguments: list[str], taking: str = "") -> tuple[dict[str, str], list[str]]:
@@ -105,8 +123,19 @@ def _split(arguments: list[str], taking: str = "") -> tuple[dict[str, str], list
 def _found(xen: Xen, wanted: str) -> Domain:
     domain = xen.find(wanted)
     if domain is None:
-        raise Refused(f"{wanted} is an invalid domain identifier (rc=-6)", 1)
+        raise RefusedError(f"{wanted} is an invalid domain identifier (rc=-6)", 1)
     return domain
+
+
+def _libxl(domid: int, *said: str) -> RefusedError:
+    """Return what libxl says of a domain that it could not make, and took away again."""
+    gone = (
+        "libxl_domain.c:1183:libxl__destroy_domid: Domain {}:Non-existant domain",
+        "libxl_domain.c:1137:domain_destroy_callback: Domain {}:Unable to destroy guest",
+        "libxl_domain.c:1064:domain_destroy_cb: Domain {}:Destruction of domain failed",
+    )
+    lines = [line if line.startswith("xc:") else f"libxl: error: {line}" for line in (*said, *gone)]
+    return RefusedError("\n".join(line.format(domid) for line in lines), 3)
 
 
 # Creating.
@@ -123,8 +152,9 @@ def _parse(text: str, path: str) -> dict[str, Value]:
         }
     except (SyntaxError, ValueError) as error:
         line = getattr(error, "lineno", 1)
-        raise Refused(
-            f"{path}:{line}: config parsing error near `{line}': syntax error\n"
+        near = text.splitlines()[line - 1].partition("=")[2]
+        raise RefusedError(
+            f"{path}:{line}: config parsing error near `{near}': lexical error\n"
             "Failed to parse config: Invalid argument",
             1,
         ) from None
@@ -132,39 +162,78 @@ def _parse(text: str, path: str) -> dict[str, Value]:
 
 def _create(folder: Folder, arguments: list[str]) -> None:
     options, rest = _split(arguments, taking="f defconfig")
-    if "-q" not in options:
-        print(f"Parsing config from {rest[0]}", file=sys.stderr)
     try:
         text = Path(rest[0]).read_text()
     except OSError as error:
-        raise Refused(f"Failed to read config file: {rest[0]}: {error.strerror}", 1) from None
+        raise RefusedError(f"Failed to read config file: {rest[0]}: {error.strerror}", 3) from None
+    if "-q" not in options:
+        print(f"Parsing config from {rest[0]}", file=sys.stderr)
     config = _parse("\n".join([text, *rest[1:]]), rest[0])
-    for key, what in (("name", "Domain name must be specified."),):
-        if key not in config:
-            raise Refused(what, 1)
+    if "name" not in config:
+        raise RefusedError("Domain name must be specified.", 1)
     if "kernel" not in config:
-        raise Refused("neither kernel nor bootloader specified", 1)
+        raise RefusedError("Neither kernel nor bootloader specified", 1)
     with folder.changing() as xen:
-        name = str(config["name"])
-        if xen.find(name) is not None:
-            raise Refused(f"libxl: error: Domain with name \"{name}\" already exists.", 3)
-        memory = int(str(config.get("memory", 32)))
-        if memory > xen.free_memory:
-            raise Refused("failed to free memory for the domain", 3)
-        _look_at_kernel(Path(str(config["kernel"])))
-        identity = str(config.get("uuid", uuid.uuid4()))
-        made = stand_in_xen.create(folder, xen, name, identity, memory, config)
+        made = _make(folder, xen, config)
         if "-p" not in options:
             stand_in_xen.resume(made)
 
 
-def _look_at_kernel(kernel: Path) -> None:
+def _make(folder: Folder, xen: Xen, config: dict[str, Value]) -> Domain:
+    name, domid = str(config["name"]), xen.next
+    # A number is spent on a domain that comes to nothing, too.
+    xen.next += 1
+    if xen.named(name) is not None:
+        raise _libxl(
+            domid,
+            f'libxl_domain.c:81:libxl__domain_rename: Domain {{}}:Domain with name "{name}" already'
+            " exists.",
+            "libxl_create.c:1296:initiate_domain_create: Domain {}:cannot make domain: -6",
+        )
+    _look_at_kernel(Path(str(config["kernel"])), domid)
+    memory = int(str(config.get("memory", stand_in_xen.DEFAULT_MEMORY)))
+    if memory > xen.free_memory:
+        raise _libxl(
+            domid,
+            "xc: error: panic: xg_dom_boot.c:119: xc_dom_boot_mem_init: can't allocate low memory"
+            " for domain: Out of memory",
+            "libxl_dom.c:586:libxl__build_dom: xc_dom_boot_mem_init failed: Cannot allocate memory",
+            _NOT_BUILT,
+        )
+    for bridge in stand_in_xen.bridges(config):
+        if not Path("/sys/class/net", bridge, "bridge").is_dir():
+            raise _libxl(
+                domid,
+                "libxl_device.c:1337:device_hotplug_child_death_cb: script: Could not find bridge"
+                f" device {bridge}",
+                "libxl_create.c:1921:domcreate_attach_devices: Domain {}:unable to add vif devices",
+            )
+    identity = str(config.get("uuid", uuid.uuid4()))
+    return stand_in_xen.create(folder, xen, Domain(domid, name, identity, memory, config))
+
+
+_NOT_BUILT = "libxl_create.c:1640:domcreate_rebuild_done: Domain {}:cannot (re-)build domain: -3"
+
+
+def _look_at_kernel(kernel: Path, domid: int) -> None:
     try:
         start = kernel.read_bytes()[:4]
     except OSError as error:
-        raise Refused(f"{kernel}: {error.strerror}", 3) from None
+        raise _libxl(
+            domid,
+            f"xc: error: panic: xg_dom_core.c:205: failed to open file '{kernel}':"
+            f" {error.strerror}: Internal error",
+            f"libxl_dom.c:646:libxl__build_pv: xc_dom_kernel_file failed: {error.strerror}",
+            _NOT_BUILT,
+        ) from None
     if start != b"\x7fELF":
-        raise Refused("xc_dom_find_loader: no loader found", 3)
+        raise _libxl(
+            domid,
+            "xc: error: panic: xg_dom_core.c:689: xc_dom_find_loader: no loader found: Invalid"
+            " kernel",
+            "libxl_dom.c:576:libxl__build_dom: xc_dom_parse_image failed",
+            _NOT_BUILT,
+        )
 
 
 # Looking.
@@ -186,26 +255,25 @@ def _state(domain: Domain) -> str:
 
 def _list(folder: Folder, arguments: list[str]) -> None:
     options, rest = _split(arguments)
-    xen = folder.now()
-    host = Domain(HOST, "Domain-0", _HOST_UUID, HOST_MEMORY, {}, [], paused=False)
-    everybody = [host, *xen.domains]
+    everybody = [_THE_HOST, *folder.now().domains]
+    if rest and rest[0].isdigit() and Xen(everybody).find(rest[0]) is None:
+        raise RefusedError(f"Error: Domain '{rest[0]}' does not exist.", 1)
     shown = [_found(Xen(everybody), rest[0])] if rest else everybody
     if "-l" in options:
         print(json.dumps([_described(domain) for domain in shown], indent=4))
         return
-    more = "  UUID                            Reason-Code\tSecurity Label" if "-v" in options else ""
-    print(f"Name                                        ID   Mem VCPUs\tState\tTime(s){more}")
+    more = (
+        "   UUID                            Reason-Code\tSecurity Label" if "-v" in options else ""
+    )
+    print(f"{'Name':<40}    ID   Mem VCPUs\tState\tTime(s){more}")
     for domain in shown:
         state = "r-----" if domain.domid == HOST else _state(domain)
-        print(
-            f"{domain.name:<40} {domain.domid:>5} {domain.memory:>5} {1:>5}     {state}"
-            f"  {0.1:>6.1f}",
-            end="",
-        )
+        numbers = f"{domain.domid:>5} {domain.memory:>5} {1:>5}"
+        line = f"{domain.name:<40} {numbers}     {state}  {0.1:>8.1f}"
         if "-v" in options:
-            code = {None: "-", "poweroff": "0", "reboot": "1", "crash": "3"}[domain.reason]
-            print(f" {domain.uuid} {code:>11} {'none':>16}", end="")
-        print()
+            code = stand_in_xen.REASONS.get(domain.reason or "", "-")
+            line += f" {domain.uuid} {code:>8} {'-':>16}"
+        print(line)
 
 
 def _described(domain: Domain) -> dict[str, object]:
@@ -213,19 +281,31 @@ def _described(domain: Domain) -> dict[str, object]:
     if domain.domid == HOST:
         return {"domid": HOST, "config": {"c_info": about, "b_info": {}}}
     kernel = {"kernel": domain.config["kernel"], "cmdline": domain.config.get("extra")}
-    return {"domid": domain.domid, "config": {"c_info": about, "b_info": kernel}}
+    nothing = 2**32 - 1  # where a person would look for it, the number is never filled in
+    return {
+        "domid": domain.domid,
+        "config": {"c_info": {**about, "domid": nothing}, "b_info": kernel},
+    }
 
 
 def _domid(folder: Folder, arguments: list[str]) -> None:
-    domain = next((one for one in folder.now().domains if one.name == arguments[0]), None)
+    domain = folder.now().named(arguments[0])
     if domain is None:
-        raise Refused(f"Can't get domid of domain name '{arguments[0]}', maybe this domain does "
-                      "not exist.", 1)
+        raise RefusedError(
+            f"Can't get domid of domain name '{arguments[0]}', maybe this domain does not exist.", 1
+        )
     print(domain.domid)
 
 
 def _domname(folder: Folder, arguments: list[str]) -> None:
-    print(_found(folder.now(), arguments[0]).name)
+    domain = folder.now().numbered(arguments[0])
+    if domain is None:
+        raise RefusedError(
+            f"Can't get domain name of domain id '{arguments[0]}', maybe this domain does not"
+            " exist.",
+            1,
+        )
+    print(domain.name)
 
 
 def _info(folder: Folder, _: list[str]) -> None:
@@ -238,8 +318,11 @@ def _info(folder: Folder, _: list[str]) -> None:
 
 
 def _destroy(folder: Folder, arguments: list[str]) -> None:
+    wanted = _split(arguments)[1][0]
+    if wanted in ("0", _THE_HOST.name):
+        raise RefusedError("Not destroying domain 0; use -f to force.", 1)
     with folder.changing() as xen:
-        domain = _found(xen, _split(arguments)[1][0])
+        domain = _found(xen, wanted)
         stand_in_xen.end(domain)
         xen.remove(domain)
 
@@ -247,8 +330,8 @@ def _destroy(folder: Folder, arguments: list[str]) -> None:
 def _rename(folder: Folder, arguments: list[str]) -> None:
     with folder.changing() as xen:
         domain = _found(xen, arguments[0])
-        if xen.find(arguments[1]) not in {None, domain}:
-            raise Refused(f"Can't rename domain '{arguments[0]}'.", 1)
+        if xen.find(arguments[1]) not in (None, domain):
+            raise RefusedError(f"Can't rename domain '{arguments[0]}'.", 1)
         domain.name = xen.store[f"/local/domain/{domain.domid}/name"] = arguments[1]
 
 
@@ -257,9 +340,16 @@ def _pause(folder: Folder, arguments: list[str]) -> None:
         stand_in_xen.pause(_found(xen, arguments[0]))
 
 
+# Said of a domain that runs: xl ends with 0 all the same.
+_UNPAUSED = "libxl: error: libxl_domain.c:688:domain_unpause_done: Domain {}:Unpausing domain"
+
+
 def _unpause(folder: Folder, arguments: list[str]) -> None:
     with folder.changing() as xen:
-        stand_in_xen.resume(_found(xen, arguments[0]))
+        domain = _found(xen, arguments[0])
+        if not domain.paused:
+            print(f"{_UNPAUSED.format(domain.domid)}: Invalid argument", file=sys.stderr)
+        stand_in_xen.resume(domain)
 
 
 def _shutdown(folder: Folder, arguments: list[str]) -> None:
@@ -271,7 +361,11 @@ def _shutdown(folder: Folder, arguments: list[str]) -> None:
         if stand_in_xen.shut_down(domain):
             return
     time.sleep(_ACKNOWLEDGED_WITHIN)
-    raise Refused("shutdown failed (rc=-8)", 1)
+    raise RefusedError(
+        "libxl: error: libxl_domain.c:854:pvcontrol_cb: guest didn't acknowledge control request:"
+        " -9\nshutdown failed (rc=-9)",
+        1,
+    )
 
 
 def _console(folder: Folder, arguments: list[str]) -> None:
@@ -281,7 +375,8 @@ def _console(folder: Folder, arguments: list[str]) -> None:
     shown = 0
     while True:
         domain = folder.now().find(str(domid))
-        over = domain is None or domain.reason is not None
+        # One that has stopped and is preserved keeps xl waiting.
+        over = domain is None
         data = console.read_bytes()[shown:] if console.exists() else b""
         os.write(1, data)
         shown += len(data)
@@ -297,7 +392,7 @@ def _read(folder: Folder, arguments: list[str]) -> None:
     store = folder.now().store
     for path in arguments:
         if path not in store:
-            raise Refused(f"xenstore-read: couldn't read path {path}", 1)
+            raise RefusedError(f"xenstore-read: couldn't read path {path}", 1)
         print(store[path])
 
 
@@ -320,12 +415,12 @@ def _ls(folder: Folder, arguments: list[str]) -> None:
     store = folder.now().store
     below = {path: text for path, text in sorted(store.items()) if path.startswith(f"{top}/")}
     if not below:
-        raise Refused(f"xenstore-ls: could not access path {top}", 1)
+        raise RefusedError(f"xenstore-ls: xs_directory ({top}): No such file or directory", 1)
     for path, text in below.items():
         print(f'{path if "-f" in options else path.removeprefix(top + "/")} = "{text}"')
 
 
-_COMMANDS: dict[str, Callable[[Folder, list[str]], int | None]] = {
+_COMMANDS: dict[str, Callable[[Folder, list[str]], None]] = {
     "create": _create,
     "destroy": _destroy,
     "domid": _domid,

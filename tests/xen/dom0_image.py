@@ -1,7 +1,7 @@
 """The disk of the Xen test host: Debian with its Xen, our dependencies, and guests to boot there.
 
 It is built once, in two steps that are kept apart by what they are made from: Debian by the list of
-packages, the disk by all that lies in `tests/xen/dom0`, by the requirements, and by this module.
+packages, the disk by all that lies in `tests/xen/files`, by the requirements, and by this module.
 """
 
 import configparser
@@ -103,7 +103,7 @@ def _digest(*inputs: str) -> str:
 
 
 def _sources() -> Iterator[str]:
-    for path in (Path(__file__), *sorted((HERE / "dom0").iterdir())):
+    for path in (Path(__file__), *sorted((HERE / "files").iterdir())):
         yield f"{path.name}\n{path.read_text()}"
 
 
@@ -179,7 +179,7 @@ rm -r upper work root disk.raw files
 def _make(debian: Path, folder: Path) -> None:
     with _becoming(folder) as new:
         _run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", new / "key")
-        shutil.copytree(HERE / "dom0", new / "files")
+        shutil.copytree(HERE / "files", new / "files")
         shutil.copy(new / "key.pub", new / "files")
         _download(new / "files/wheels")
         _run(*_ALONE, "sh", "-euc", _PREPARE, new, debian)

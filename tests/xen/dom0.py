@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from image import Image
+from dom0_image import Image
 
 _BOOTED = "booted"
 
@@ -74,7 +74,15 @@ class Host:
 
     def ssh(self, *command: str) -> list[str]:
         """Return the command that runs a line of shell in here, or a shell."""
-        return ["ssh", *_SSH, "-i", str(self._image.key), f"-p{self.port}", "root@127.0.0.1", *command]
+        return [
+            "ssh",
+            *_SSH,
+            "-i",
+            str(self._image.key),
+            f"-p{self.port}",
+            "root@127.0.0.1",
+            *command,
+        ]
 
     def run(self, line: str, seconds: float = 60.0, check: bool = True) -> str:
         """Run a line of shell in here to its end; return what it printed."""
@@ -101,7 +109,9 @@ class Host:
         deadline = time.monotonic() + _BOOT_SECONDS
         while time.monotonic() < deadline:
             if self._qemu.poll() is not None:
-                raise OSError(f"QEMU ended with {self._qemu.returncode}: {self.console.read_text()}")
+                raise OSError(
+                    f"QEMU ended with {self._qemu.returncode}: {self.console.read_text()}"
+                )
             tried = subprocess.run(
                 self.ssh("test -e /run/host-is-up"), capture_output=True, check=False
             )

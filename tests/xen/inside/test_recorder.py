@@ -1,0 +1,169 @@
+"""The stand-in for xl, and the real one: one script for both, and the same words and exit codes."""
+
+import re
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+import stand_in_xl
+from in_dom0 import GUESTS, in_dom0
+
+pytestmark = in_dom0
+
+NAME = "recorded"
+UUID = "11111111-2222-3333-4444-555555555555"
+
+# What is added to each configuration that the script names.
+CONFIGS = {
+    "good": f"uuid = '{UUID}'",
+    "same-name": "",
+    "unknown": "name = 'unknown'\nfrobnicate = 1",
+    "no-kernel": "kernel = ''",
+    "absent": "name = 'other'\nkernel = '/nonexistent'",
+    "no-elf": "name = 'other'\nkernel = '/etc/passwd'",
+    "large": "name = 'other'\nmemory = 9000",
+    "bridgeless": "name = 'other'\nvif = ['bridge=nobridge']",
+    "broken": "vif = ['bridge=",
+}
+
+# {domid} is that of the last domain that was created; a word in front says where the rest is from.
+SCRIPT = (
+    "xl nonsense",
+    "xl list",
+    "xl list -v",
+    "xl list nosuch",
+    "xl list 32000",
+    "xl domid nosuch",
+    "xl domname 32000",
+    *(f"xl {order} nosuch" for order in ("destroy", "pause", "unpause", "shutdown", "console")),
+    "xl rename nosuch other",
+    "xl destroy",
+    "xl destroy 0",
+    "xl create /nonexistent.xl",
+    "xl create -q absent",
+    "xl create -q no-elf",
+    "xl create -q large",
+    "xl create -q bridgeless",
+    "xl create broken",
+    "xl list",
+    "xl create -p good",
+    "xl list -v recorded",
+    "xl create -q same-name",
+    "xl rename recorded renamed",
+    "xl domid renamed",
+    "xl domname {domid}",
+    "xl domid {domid}",
+    "xl list {domid}",
+    "xenstore-read /local/domain/{domid}/name",
+    "xenstore-read /local/domain/{domid}/vm",
+    "xenstore-read /local/domain/{domid}/nosuch",
+    f"xenstore-read /vm/{UUID}/name",
+    "xenstore-ls /nosuch",
+    "xl unpause renamed",
+    "xl unpause renamed",
+    "xl list -v renamed",
+    "xl pause renamed",
+    "xl pause renamed",
+    "xl unpause renamed",
+    "xl list renamed",
+    "xl unpause renamed",
+    "xl list renamed",
+    "xenstore-write /local/domain/{domid}/control/shutdown poweroff",
+    "xenstore-read /local/domain/{domid}/control/shutdown",
+    "xl list renamed",
+    "xl destroy renamed",
+    "xl destroy renamed",
+    f"xenstore-read /vm/{UUID}/name",
+    "xl create -q unknown",
+    "xl destroy unknown",
+    "xl list",
+)
+
+
+@dataclass(frozen=True)
+class Said:
+    """What a command ended with and printed, without what differs from one run to the next."""
+
+    code: int
+    stdout: str
+    stderr: str
+
+
+@dataclass
+class Side:
+    """One of the two: where its tools are, and how its guest is called."""
+
+    tools: Path
+    kernel: Path
+    configs: Path
+    serve: str
+    domid: str = "?"
+
+    def play(self) -> list[Said]:
+        """Go through the script."""
+        self.configs.mkdir()
+        for name, added in CONFIGS.items():
+            text = (
+                f"name = '{NAME}'\nkernel = '{self.kernel}'\nmemory = 32\nextra = '{self.serve}'\n"
+            )
+            (self.configs / name).write_text(text + added)
+        return [self._said(line) for line in SCRIPT]
+
+    def _said(self, line: str) -> Said:
+        tool, *words = line.format(domid=self.domid).split()
+        done = subprocess.run(
+            [self.tools / tool, *words],
+            cwd=self.configs,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=100,
+            check=False,
+        )
+        if line.startswith("xl create") and done.returncode == 0:
+            command = [self.tools / "xl", "list"]
+            listed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+            self.domid = listed.splitlines()[-1].split()[1]
+        return Said(done.returncode, self._plain(done.stdout), self._plain(done.stderr))
+
+    def _plain(self, text: str) -> str:
+        for pattern, plain in (
+            # Numbers of domains, seconds, a domain that happens to run; where in its source libxl is.
+            (rf"\b{self.domid}\b", "DOMID"),
+            (r"Domain \d+:", "Domain N:"),
+            (r" +\d+\.\d\b", " SECONDS"),
+            (r"     ------", "     -b----"),
+            (r"near `[^']*'", "near `...'"),
+            (r"broken:\d+", "broken:LINE"),
+            (r"^Usage: .*(?:\n.*)*", ""),
+            (r"^This can only be done .*\n+", ""),
+            # What hotplug scripts say, and when, is theirs.
+            (r"^libxl: error: libxl_exec.c.*\n", ""),
+            (r"^(libxl: error: libxl_device.c:.*\n)(?=(?:.*\n)*?\1)", ""),
+        ):
+            text = re.sub(pattern, plain, text, flags=re.MULTILINE)
+        return text
+
+
+@pytest.fixture(scope="module")
+def both(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[tuple[Said, Said]]]:
+    """What the real one and the stand-in said to each line of the script."""
+    folder = tmp_path_factory.mktemp("recorder")
+    tools = folder / "tools"
+    tools.mkdir()
+    stand_in_xl.installed(tools)
+    real = Side(Path("/usr/sbin"), GUESTS / "web.xen", folder / "real", "")
+    stand_in = Side(tools, GUESTS / "stand-in.xen", folder / "stand-in", "delay=100000")
+    try:
+        yield list(zip(real.play(), stand_in.play(), strict=True))
+    finally:
+        stand_in_xl.leave(tools)
+
+
+@pytest.mark.parametrize("place", range(len(SCRIPT)), ids=SCRIPT)
+def test_the_stand_in_answers_as_xl_does(place: int, both: list[tuple[Said, Said]]) -> None:
+    real, stand_in = both[place]
+    assert stand_in == real

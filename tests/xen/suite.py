@@ -1,0 +1,89 @@
+"""Run the tests of tests/xen/inside in the test host, on a wheel of this work tree.
+
+    python tests/xen/suite.py [PYTEST ARGUMENT...]
+
+Ends as pytest does in there. What it found is in build/xen afterwards: `results.xml`, and what the
+host and Xen had on their console. Where there can be no test host it says why, and ends with 0.
+"""
+
+import shlex
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+# Guests are compiled here: there is no compiler in there.
+sys.path.append(str(Path(__file__).resolve().parent.parent))
+
+from dom0 import Host, running
+from dom0_image import REPOSITORY, built, missing
+from guests_built import Built
+
+RESULTS = REPOSITORY / "build/xen"
+
+_SUITE = "/srv/suite"
+_PROGRAMS = "/opt/mirage-hooks/bin"
+_SUITE_SECONDS = 1500.0
+
+
+def main(arguments: list[str]) -> int:
+    """Build what is missing, run the tests; return the exit code."""
+    lacking = missing()
+    if lacking is not None:
+        print(f"the tests on Xen are skipped: {lacking}", file=sys.stderr)
+        return 0
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # ends the host on the way out
+    began = time.monotonic()
+    image = built()
+    _say(began, "the disk is there")
+    with running(image) as host:
+        _say(began, "the test host is up")
+        _bring(host)
+        _say(began, "mirage-hooks is installed there")
+        try:
+            return _test(host, arguments)
+        finally:
+            _collect(host)
+            _say(began, f"done; see {RESULTS}")
+
+
+def _bring(host: Host) -> None:
+    with tempfile.TemporaryDirectory(prefix="mh-wheel-") as folder:
+        build = (sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", folder)
+        subprocess.run([*build, REPOSITORY], stdout=subprocess.DEVNULL, timeout=120, check=True)
+        (wheel,) = Path(folder).iterdir()
+        host.copy([wheel, REPOSITORY / "tests", REPOSITORY / "setup.cfg"], _SUITE)
+        host.copy(_guests(Path(folder)), "/srv/guests")
+    pip = f"{_PROGRAMS}/pip install --quiet --disable-pip-version-check --no-index --no-deps"
+    host.run(f"cd {_SUITE} && {pip} *.whl", 120)
+
+
+def _guests(folder: Path) -> list[Path]:
+    made = Built(folder)
+    return [
+        made.image("xen").rename(folder / "stand-in.xen"),
+    ]
+
+
+def _test(host: Host, arguments: list[str]) -> int:
+    command = ("pytest", "-m", "xen", "--junitxml=results.xml", *arguments, "tests/xen/inside")
+    line = f"cd {_SUITE} && PATH={_PROGRAMS}:$PATH {shlex.join(command)}"
+    return subprocess.run(
+        host.ssh(line), stdin=subprocess.DEVNULL, timeout=_SUITE_SECONDS, check=False
+    ).returncode
+
+
+def _collect(host: Host) -> None:
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    (RESULTS / "results.xml").write_text(host.run(f"cat {_SUITE}/results.xml", check=False))
+    (RESULTS / "console").write_text(host.console.read_text(errors="replace"))
+
+
+def _say(began: float, what: str) -> None:
+    print(f"[{time.monotonic() - began:6.1f} s] {what}", flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
