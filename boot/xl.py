@@ -31,6 +31,9 @@ _FREE = re.compile(r"^free_memory\s*:\s*([0-9]+)$", re.MULTILINE)
 _WAITING = re.compile(r"Waiting for domain (?:\S+) \(domid ([0-9]+)\) to die")
 _SHUT_DOWN = re.compile(r"Domain [0-9]+ has shut down, reason code ([0-9]+)")
 
+# Where in its own sources something went wrong, as libxl and libxc begin their lines.
+_PLACE = re.compile(r"^(?:libxl: error: |xc: error: (?:panic: )?)(?:\w+\.c:[0-9]+:(?:\w+:)? ?)?")
+
 # What a host is lacking, by what xl says then.
 _HINTS = {
     "Permission denied": "run as root, or have root let you: xen = ['sudo', '-n', 'xl'] in "
@@ -124,8 +127,8 @@ def parse_end(text: str) -> int | None:
 def last_words(text: str) -> str:
     """Return, in a line, what xl says is wrong."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    wrong = [line for line in lines if "error" in line.lower()] or lines
-    return "; ".join(dict.fromkeys(wrong[:3]))
+    wrong = [_PLACE.sub("", line) for line in lines if "error" in line.lower()] or lines
+    return "; ".join(dict.fromkeys(wrong[:2]))
 
 
 # Running it.

@@ -111,6 +111,10 @@ class Folder:
         """Return the file that a domain's console is in."""
         return self.path / f"console.{domid}"
 
+    def ended(self, domid: int) -> Path:
+        """Return the file that says why a domain ended by itself."""
+        return self.path / f"ended.{domid}"
+
     @property
     def _file(self) -> Path:
         return self.path / "domains.json"
@@ -229,6 +233,7 @@ def _keep(folder: Folder, domid: int, guest: int) -> None:
             # MirageOS's own code goes no further than its console: Xen is told of a crash or not.
             domain.reason = "poweroff" if status == 0 else "crash"
         action = domain.config.get(f"on_{domain.reason}", "destroy")
+        folder.ended(domid).write_text(domain.reason)
         if action == "preserve":
             return
         xen.remove(domain)
@@ -242,7 +247,8 @@ def _keep(folder: Folder, domid: int, guest: int) -> None:
 
 def create(folder: Folder, xen: Xen, domain: Domain) -> Domain:
     """Have a domain, paused; what it was asked for has been looked at."""
-    domain.vifs = [f"vif{domain.domid}.{place}" for place, _ in enumerate(bridges(domain.config))]
+    vifs = enumerate(_texts(domain.config.get("vif")))
+    domain.vifs = [_vif(domain.domid, *each) for each in vifs]
     boot(folder, domain)
     xen.domains.append(domain)
     here, machine = f"/local/domain/{domain.domid}", f"/vm/{domain.uuid}"
@@ -257,6 +263,10 @@ def create(folder: Folder, xen: Xen, domain: Domain) -> Domain:
         f"{machine}/uuid": domain.uuid,
     }
     return domain
+
+
+def _vif(domid: int, place: int, described: str) -> str:
+    return options(described).get("vifname", f"vif{domid}.{place}")
 
 
 def shut_down(domain: Domain) -> bool:

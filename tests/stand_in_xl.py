@@ -177,6 +177,26 @@ def _create(folder: Folder, arguments: list[str]) -> None:
         made = _make(folder, xen, config)
         if "-p" not in options:
             stand_in_xen.resume(made)
+    if "-F" in options:
+        _stay(folder, made)
+
+
+def _stay(folder: Folder, domain: Domain) -> None:
+    """Wait until a domain is gone, as `xl create -F` does."""
+    domid, ended = domain.domid, folder.ended(domain.domid)
+    said = [f"Waiting for domain {domain.name} (domid {domid}) to die [pid {os.getpid()}]"]
+    print(said.pop(), file=sys.stderr, flush=True)
+    while folder.now().numbered(str(domid)) is not None:
+        time.sleep(0.02)
+    if ended.exists():
+        code = stand_in_xen.REASONS[ended.read_text()]
+        said = [
+            f"Domain {domid} has shut down, reason code {code} 0x{code}",
+            f"Action for shutdown reason code {code} is destroy",
+            f"Domain {domid} needs to be cleaned up: destroying the domain",
+            "Done. Exiting now",
+        ]
+    print("\n".join(said or [f"Domain {domid} has been destroyed."]), file=sys.stderr)
 
 
 def _make(folder: Folder, xen: Xen, config: dict[str, Value]) -> Domain:

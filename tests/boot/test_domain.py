@@ -188,17 +188,15 @@ def test_a_domain_that_cannot_be_made_ends_the_tender_with_xls_reason(
     assert not tender.is_armed()
     code, said = tender.ends()
     assert code == 84
-    assert "xl create ended with 3: /no: No such file or directory" in said
+    assert "xl create ended with 3: failed to open file '/no': No such file" in said
 
 
 def test_a_domain_for_which_there_is_no_memory_yet_is_made_when_it_is_let_go(
     xen: Xl, order: Order, tend: Tend
 ) -> None:
-    filler = replace(order, uuid=str(uuid.UUID(int=8)))
-    for one in ('name = "www.7"', '"www.8"'), (IDENTITY, filler.uuid), ("memory = 32", "memory = 2590"):
-        filler = replace(filler, config=filler.config.replace(*one))
-    filler = replace(filler, memory=2590, config=filler.config.replace("www.7", "www.8"))
-    other = tend(filler)
+    config = order.config.replace("www.7", "big").replace("memory = 32", "memory = 2580")
+    config = config.replace(IDENTITY, theirs := str(uuid.UUID(int=8)))
+    other = tend(replace(order, uuid=theirs, config=config))
     assert other.is_armed()
     tender = tend(order)
     assert tender.is_armed()
