@@ -1,0 +1,143 @@
+"""Guests in Xen domains, end to end, with a stand-in for xl on a host of the test's own.
+
+tests/xen/inside has the same on a real Xen.
+"""
+
+import os
+import re
+import signal
+
+import pytest
+
+import stand_in_xl
+from mirage_hooks.boot import control
+from networked import NetSite, on
+from stand_in_xen import Folder
+from support import monitors_of, wait_for
+
+pytestmark = on("xen")
+
+
+def test_a_first_deploy_boots_a_domain_and_tells_its_network(net: NetSite) -> None:
+    deploy = net.command("deploy")
+    assert net.page() == "one"
+    wait_for(lambda: list(net.domains()) == ["www"])
+    [vif] = net.taps()
+    line = (
+        rf"static, 10\.0\.0\.2/24 \(netmask 255\.255\.255\.0\), gateway 10\.0\.0\.1, vif {vif} on "
+        r"br0, mac [0-9a-f:]{17}, passed as ipv4=10\.0\.0\.2/24 ipv4-gateway=10\.0\.0\.1; "
+    )
+    assert re.search(line, deploy.stdout), deploy.stdout
+    assert f"observed 10.0.0.2 at {net.mac()} by ARP" in deploy.stdout
+
+
+def test_a_pull_replaces_a_domain_and_keeps_its_mac(net: NetSite) -> None:
+    net.command("deploy")
+    old = net.mac()
+    net.publish("two")
+    net.pull()
+    assert (net.page(), net.outcomes()) == ("two", ["ended", "healthy"])
+    wait_for(lambda: list(net.domains()) == ["www"])
+    assert net.mac() == old
+    assert len(net.taps()) == 1
+
+
+def test_an_image_that_does_not_start_leaves_the_old_guest_answering(net: NetSite) -> None:
+    net.command("deploy")
+    net.publish(image=net.built.image("xen", broken=True).read_bytes())
+    pull = net.pull()
+    assert "generation 2 is not healthy" in pull.stderr
+    assert net.outcomes() == ["ended", "failed", "healthy"]
+    assert net.page() == "one"
+    wait_for(lambda: list(net.domains()) == ["www"])
+
+
+def test_a_guest_that_was_stopped_leaves_no_domain(net: NetSite) -> None:
+    net.command("deploy")
+    net.command("stop", "www")
+    assert net.domains() == {}
+    assert net.taps() == []
+    net.command("start", "www")
+    assert net.page() == "one"
+
+
+def guest_of(net: NetSite) -> int:
+    [domain] = Folder(net.xen).now().domains
+    return domain.guest
+
+
+def test_a_guest_that_crashes_is_booted_again(net: NetSite) -> None:
+    net.command("deploy")
+    os.kill(guest_of(net), signal.SIGKILL)
+    wait_for(lambda: net.monitor().restarts == 1, 20)
+    wait_for(lambda: net.page() == "one")
+    wait_for(lambda: list(net.domains()) == ["www"])
+    console = net.state.console(net.live()).read_text()  # type: ignore[arg-type]
+    assert "the guest exited with 85 (the domain crashed)" in console
+
+
+def test_a_domain_that_a_killed_monitor_left_is_replaced(net: NetSite) -> None:
+    net.command("deploy")
+    wait_for(lambda: list(net.domains()) == ["www"])
+    monitor = net.monitor()
+    assert monitor.tender is not None
+    monitor.monitor.kill()
+    monitor.tender.kill()
+    monitor.tender.wait_gone(5)
+    assert list(net.domains()) == ["www"]
+    net.command("deploy")
+    wait_for(lambda: list(net.domains()) == ["www"])
+    assert net.page() == "one"
+    assert monitors_of(net.state) != []
+
+
+def test_a_domain_that_is_not_ours_is_left_alone(net: NetSite) -> None:
+    theirs = net.xen / "theirs.cfg"
+    theirs.write_text('name = "www"\nkernel = "/bin/sleep"\nextra = "100"\nmemory = 32\n')
+    net.host.run(net.xen / "xl", "create", theirs)
+    deploy = net.command("deploy", check=False)
+    assert deploy.returncode == 6
+    assert "domain www (id 1) runs already, and is none of ours" in deploy.stderr
+    assert "mirage-hooks deploy --adopt www" in deploy.stderr
+    assert list(net.domains()) == ["www"]
+
+
+def test_a_domain_that_is_adopted_gives_way_to_the_guest(net: NetSite) -> None:
+    theirs = net.xen / "theirs.cfg"
+    theirs.write_text('name = "www"\nkernel = "/bin/sleep"\nextra = "100"\nmemory = 32\n')
+    net.host.run(net.xen / "xl", "create", theirs)
+    net.command("deploy", "--adopt", "www", "--yes")
+    assert net.page() == "one"
+    wait_for(lambda: list(net.domains()) == ["www"])
+
+
+@pytest.mark.parametrize(
+    ("faults", "said"),
+    [
+        ({"create": {"code": 3, "says": "libxl: error: x.c:1:f: no such bridge"}}, "no such bridge"),
+        ({"any": {"code": 1, "says": "xencall: error: Could not obtain handle"}}, "xl info"),
+    ],
+)
+def test_an_xl_that_fails_leaves_the_old_guest_answering(
+    net: NetSite, faults: dict[str, dict[str, object]], said: str
+) -> None:
+    net.command("deploy")
+    stand_in_xl.fail(net.xen, **faults)
+    net.publish("two")
+    pull = net.pull()
+    assert said in pull.stderr
+    assert net.page() == "one"
+    (net.xen / "faults.json").unlink()
+
+
+def test_a_bridge_that_is_missing_is_said_before_anything_is_touched(net: NetSite) -> None:
+    net.command("deploy")
+    net.bind({"bridge": "br7"})
+    net.publish("two")
+    assert "bridge br7 does not exist" in net.pull().stderr
+    assert net.page() == "one"
+
+
+def test_grace_is_the_longest_that_a_domain_takes(net: NetSite) -> None:
+    net.command("deploy")
+    assert net.monitor().grace > control.GRACE
