@@ -88,6 +88,7 @@ class Converger:
             self._journal,
             self._request.origin,
             known,
+            self._request.adopt,
         )
         if self._request.verb == "stop":
             return self._stop_and_hold(tip, bound, known)

@@ -58,7 +58,9 @@ class Execution:
         journal: Journal,
         origin: str,
         known: dict[str, Known],
+        adopt: tuple[str, ...] = (),
     ) -> None:
+        self._adopt = adopt
         self._repository = repository
         self._state = state
         self._store = store
@@ -134,7 +136,12 @@ class Execution:
         launch = action.launch
         assert launch is not None  # noqa: S101 - starts and replacements have one
         switch = Switch(
-            self._repository.common_dir, self._state, self._store, self._journal, self._bound
+            self._repository.common_dir,
+            self._state,
+            self._store,
+            self._journal,
+            self._bound,
+            self._adopt,
         )
         try:
             # Once more: it may be a recorded state, from before the host took a right away.

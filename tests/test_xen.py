@@ -91,10 +91,15 @@ def test_a_domain_that_a_killed_monitor_left_is_replaced(net: NetSite) -> None:
     assert monitors_of(net.state) != []
 
 
-def test_a_domain_that_is_not_ours_is_left_alone(net: NetSite) -> None:
+def have_theirs(net: NetSite) -> None:
+    """Have a domain of the guest's name that somebody else has made."""
     theirs = net.xen / "theirs.cfg"
-    theirs.write_text('name = "www"\nkernel = "/bin/sleep"\nextra = "100"\nmemory = 32\n')
-    net.host.run(net.xen / "xl", "create", theirs)
+    theirs.write_text('name = "www"\nkernel = "/bin/sleep"\nmemory = 32\n')
+    net.host.run(net.xen / "xl", "create", "-p", theirs)
+
+
+def test_a_domain_that_is_not_ours_is_left_alone(net: NetSite) -> None:
+    have_theirs(net)
     deploy = net.command("deploy", check=False)
     assert deploy.returncode == 6
     assert "domain www (id 1) runs already, and is none of ours" in deploy.stderr
@@ -102,10 +107,14 @@ def test_a_domain_that_is_not_ours_is_left_alone(net: NetSite) -> None:
     assert list(net.domains()) == ["www"]
 
 
+def test_nobody_is_asked_to_adopt_a_domain_where_nobody_is_there(net: NetSite) -> None:
+    have_theirs(net)
+    deploy = net.command("deploy", "--adopt", "www", check=False)
+    assert (deploy.returncode, "say --yes" in deploy.stderr) == (3, True)
+
+
 def test_a_domain_that_is_adopted_gives_way_to_the_guest(net: NetSite) -> None:
-    theirs = net.xen / "theirs.cfg"
-    theirs.write_text('name = "www"\nkernel = "/bin/sleep"\nextra = "100"\nmemory = 32\n')
-    net.host.run(net.xen / "xl", "create", theirs)
+    have_theirs(net)
     net.command("deploy", "--adopt", "www", "--yes")
     assert net.page() == "one"
     wait_for(lambda: list(net.domains()) == ["www"])
