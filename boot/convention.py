@@ -9,14 +9,18 @@ The conventions are those of the repositories that CI has filled since MirageOS 
 - Old folders are emptied of images, and a pointer may be moved before its image arrives. So where
   the folder that it names has none, the images that history last put into one folder tell.
 - Without a pointer, images may lie at the root or in the folder of a target: `unix/www.unix`.
+- What a Xen domain is beside its image is in a template: the guest's own `NAME.xl.in` beside the
+  image, or `xl.conf.in` at the root, for all.
 """
 
+import contextlib
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import cast, get_args
 
 from mirage_hooks.boot import artifact
+from mirage_hooks.boot.artifact import Missing
 from mirage_hooks.boot.errors import Error
 from mirage_hooks.boot.guest import Target, check_name
 from mirage_hooks.boot.revision import Revision
@@ -24,6 +28,7 @@ from mirage_hooks.boot.revision import Revision
 TARGETS: tuple[Target, ...] = get_args(Target)
 
 _PREFIX = "mir-"
+_OWN_TEMPLATE, _TEMPLATE = ".xl.in", "xl.conf.in"
 _COMPRESSIONS = ("bz2", "gz", "xz", "zst")
 _IMAGE = re.compile(rf"(.+)\.({'|'.join(TARGETS)})(?:\.(?:{'|'.join(_COMPRESSIONS)}))?")
 _ENDINGS = ("", *(f".{compression}" for compression in _COMPRESSIONS))
@@ -72,6 +77,21 @@ def find(revision: Revision) -> Holding:
         except Error as error:
             problems.append(error)
     return Holding(tuple(sorted(guests)), tuple(problems))
+
+
+def template(revision: Revision, image: str) -> str | None:
+    """Return the path of the template for a domain's image, as host.toml takes it; None for none.
+
+    Raises RepositoryError where git cannot read on the way.
+    """
+    folder, file = _split(image)
+    match = _IMAGE.fullmatch(file.removeprefix(_PREFIX))
+    own = [f"{folder}/{match[1]}{_OWN_TEMPLATE}".removeprefix("/")] if match is not None else []
+    for path in (*own, _TEMPLATE):
+        with contextlib.suppress(Missing):
+            artifact.locate(revision, path)
+            return path
+    return None
 
 
 def _in_folder(revision: Revision, folder: str) -> list[Found]:

@@ -4,10 +4,11 @@ import os
 import pwd
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import msgspec
 
-from mirage_hooks.boot import artifact, binding, device, host, secrets, tables, targets
+from mirage_hooks.boot import artifact, binding, device, host, secrets, tables, targets, template
 from mirage_hooks.boot.artifact import Missing, Provenance
 from mirage_hooks.boot.device import NetworkConfig
 from mirage_hooks.boot.errors import ConfigError, Error
@@ -19,6 +20,7 @@ from mirage_hooks.boot.store import Store
 
 NAME = "mirage-hooks.toml"
 _MANIFEST_BYTES = 1 << 20
+_TEMPLATE_BYTES = 1 << 16
 
 # What only the host may say of a guest.
 _HOST_KEYS = frozenset({"user"})
@@ -82,22 +84,39 @@ def read_guests(revision: Revision, bound: Host) -> dict[str, Guest]:
 
     Raises ConfigError, RepositoryError.
     """
-    bindings, _ = _read_bound(revision, bound, installation="")
-    return {name: guest for name, (guest, _) in bindings.items()}
+    found = _read_bound(revision, bound, installation="").guests
+    return {name: one.guest for name, one in found.items()}
 
 
-def _read_bound(
-    revision: Revision, bound: Host, installation: str
-) -> tuple[dict[str, tuple[Guest, Boot]], frozenset[str]]:
+class _Described(NamedTuple):
+    """A guest bound to the host, what boots it, without image and secrets yet, and what it is of.
+
+    `watched` are the paths that it was read from, beside the manifest.
+    """
+
+    guest: Guest
+    boot: Boot
+    watched: tuple[str, ...]
+
+
+class _Bound(NamedTuple):
+    """The guests that are to run on the host, those whose template is to come, and the others."""
+
+    guests: dict[str, _Described]
+    waiting: dict[str, Missing]
+    unselected: frozenset[str]
+
+
+def _read_bound(revision: Revision, bound: Host, installation: str) -> _Bound:
     """Return the guests that are to run on the host, bound to it, and the names of the others.
 
-    What boots them is without image and secrets yet. Of the others nothing but the name is looked
-    at: they may be more than this host can do.
+    Of the others nothing but the name is looked at: they may be more than this host can do.
     """
     source = f"{NAME} at {revision.id[:7]}"
     described = _tables(revision, source)
     unselected = set()
-    found = {}
+    found: dict[str, _Described] = {}
+    waiting: dict[str, Missing] = {}
     for name in {**(described or {}), **bound.guest}:
         theirs, ours = (described or {}).get(name), bound.guest.get(name, {})
         if theirs is None and described is not None and not set(ours) >= _WHOLE:
@@ -109,10 +128,31 @@ def _read_bound(
             _refuse_host_keys(name, theirs, source)
             if ours:
                 _convert(name, theirs, source, bound)
-        table = {**(theirs or {}), **ours}
-        found[name] = _bind(name, table, host.NAME if ours else source, bound, installation)
-    binding.refuse_shared({name: boot for name, (_, boot) in found.items()})
-    return found, frozenset(unselected)
+        table, where = {**(theirs or {}), **ours}, host.NAME if ours else source
+        try:
+            table, watched = _fill_in(revision, name, table, template.Bound.by(bound))
+        except Missing as missing:
+            waiting[name] = missing
+            continue
+        found[name] = _Described(*_bind(name, table, where, bound, installation), watched)
+    binding.refuse_shared({name: one.boot for name, one in found.items()})
+    return _Bound(found, waiting, frozenset(unselected))
+
+
+def _fill_in(
+    revision: Revision, name: str, table: dict[str, object], bound: template.Bound
+) -> tuple[dict[str, object], tuple[str, ...]]:
+    """Return a guest's table with what its template says beside, and the paths that it is from.
+
+    Raises ConfigError, RepositoryError; Missing where the template is not there yet.
+    """
+    path = table.get("template")
+    if not isinstance(path, str):
+        return table, ()
+    found = artifact.locate(revision, artifact.check_template(path))
+    told = template.read(found.blob.text(_TEMPLATE_BYTES), found.blob.path, name, bound)
+    domain = {**_as_table(told.pop("domain", {})), **_as_table(table.get("domain", {}))}
+    return {**told, **table, "domain": domain}, found.watched
 
 
 def describe(revision: Revision, others: Mapping[str, dict[str, object]]) -> list[Guest] | None:
@@ -129,6 +169,10 @@ def describe(revision: Revision, others: Mapping[str, dict[str, object]]) -> lis
     for name, table in {**whole, **(described or {})}.items():
         if name in (described or {}):
             _refuse_host_keys(name, table, NAME)
+        try:
+            table, _ = _fill_in(revision, name, table, template.Bound())
+        except Missing as missing:
+            raise ConfigError(f"{NAME}: guest {name}: {missing.message}") from None
         guest = _convert(name, table, NAME, None)
         try:
             artifact.check_template(guest.image)
@@ -172,8 +216,12 @@ def read(
     guests: dict[str, Desired] = {}
     unready: dict[str, Error] = {}
     watched = [NAME]
-    described, unselected = _read_bound(revision, bound, installation)
-    for name, (guest, boot) in described.items():
+    described, waiting, unselected = _read_bound(revision, bound, installation)
+    for name, missing in waiting.items():
+        watched.extend(missing.watched)
+        unready[name] = missing
+    for name, (guest, boot, others) in described.items():
+        watched.extend(others)
         try:
             found = artifact.locate(revision, guest.image)
             watched.extend(found.watched)
@@ -193,7 +241,7 @@ def read(
         tuple(dict.fromkeys(watched)),
         bound.guests,
         unselected,
-        {name: guest.startup for name, (guest, _) in described.items()},
+        {name: one.guest.startup for name, one in described.items()},
     )
 
 

@@ -12,6 +12,7 @@ from typing import TypeVar
 
 from mirage_hooks.boot import xlsyntax
 from mirage_hooks.boot.errors import ConfigError
+from mirage_hooks.boot.host import Host
 from mirage_hooks.boot.xlsyntax import PLACEHOLDER, Setting, Unfit
 
 T = TypeVar("T")
@@ -38,6 +39,12 @@ class Bound:
 
     networks: Mapping[str, str] = field(default_factory=dict)
     volumes: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def by(cls, host: Host) -> "Bound":
+        """Return what a host file has."""
+        bridges = {one.bridge: name for name, one in host.networks.items() if one.bridge}
+        return cls(bridges, {one.path: name for name, one in host.volumes.items()})
 
 
 def read(text: str, source: str, guest: str, bound: Bound) -> dict[str, object]:

@@ -1,11 +1,14 @@
 """The host file as `install` writes it: what was asked for, and found; all else as it was."""
 
 from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
+import msgspec
 import tomlkit
 from tomlkit import TOMLDocument
 
-from mirage_hooks.boot import artifact, convention, host, manifest, targets
+from mirage_hooks.boot import artifact, convention, host, manifest, targets, template
 from mirage_hooks.boot.convention import Found, Holding
 from mirage_hooks.boot.errors import ConfigError, RepositoryError
 from mirage_hooks.boot.guest import check_name
@@ -13,6 +16,7 @@ from mirage_hooks.boot.host import Host, Tenders
 from mirage_hooks.boot.record import State
 from mirage_hooks.boot.repository import Repository
 from mirage_hooks.boot.revision import Revision
+from mirage_hooks.boot.template import Bound
 
 
 @dataclass(frozen=True)
@@ -59,12 +63,42 @@ def compose(
     for guest in guests:
         _describe(document, guest)
     first = "guest" not in document
-    bound = _parse(document, state)
+    bound = _parse(document, str(state.host_file))
     if bound.user is not None:
         manifest.check_user(bound.user)
     tip = _tip(repository, bound.branch)
     lines = _find(document, bound, tip, first) if tip is not None else []
+    if tip is not None:
+        lines += _take_templates(document, tip)
     return HostFile(tomlkit.dumps(document), bound.branch, lines)
+
+
+def _take_templates(document: TOMLDocument, tip: Revision) -> list[str]:
+    """Name the template of each domain that has none named, and bind the bridges in it.
+
+    What is taken is said, a line each.
+    """
+    lines = []
+    for name, table in document.get("guest", {}).items():
+        if table.get("target") != "xen" or "image" not in table or "template" in table:
+            continue
+        if (path := convention.template(tip, table["image"])) is None:
+            continue
+        table["template"] = path
+        lines.append(f"found by convention: {name} has the template {path}")
+        blob = artifact.locate(tip, path).blob
+        told = template.read(blob.text(blob.size), blob.path, name, Bound.by(_parse(document, host.NAME)))
+        networks = msgspec.convert(told.get("network", {}), dict[str, dict[str, Any]])
+        for bridge in {one["network"] for one in networks.values()}:
+            if _is_bridge(bridge) and bridge not in document.get("networks", {}):
+                tables = document.setdefault("networks", tomlkit.table(is_super_table=True))
+                tables.setdefault(bridge, tomlkit.table())["bridge"] = bridge
+                lines.append(f"network {bridge}: guests may be on that bridge, as {path} has it")
+    return lines
+
+
+def _is_bridge(name: str) -> bool:
+    return Path("/sys/class/net", name, "bridge").is_dir()
 
 
 def unbound(revision: Revision, bound: Host) -> Holding:
@@ -121,8 +155,8 @@ def _describe(document: TOMLDocument, guest: GuestOption) -> None:
     table["image"] = guest.image
 
 
-def _parse(document: TOMLDocument, state: State) -> Host:
-    return host.parse(tomlkit.dumps(document), str(state.host_file))
+def _parse(document: TOMLDocument, source: str) -> Host:
+    return host.parse(tomlkit.dumps(document), source)
 
 
 def _current_branch(repository: Repository) -> str:
