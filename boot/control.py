@@ -43,6 +43,9 @@ ENDED = frozenset({"disarmed", "stopped", "finished", "given-up"})
 FIRST_FILE = 100
 TRIGGER = FIRST_FILE - 1
 
+# What such a tender gets instead of SIGTERM where its successor sees to what it leaves behind.
+MAKE_WAY = signal.SIGUSR1
+
 
 def descriptor(number: int) -> str:
     """Return the path by which a tender reaches the file at a place in its orders' `files`."""
@@ -232,15 +235,17 @@ def remember(state: MonitorState, record: object) -> None:
         ask(state.socket, {"do": "remember", "record": record}, GRACE)
 
 
-def stop(state: MonitorState) -> None:
+def stop(state: MonitorState, make_way: bool = False) -> None:
     """End a generation, whatever state its monitor is in; return when no guest of it is left.
+
+    One that is to `make_way` may leave to its successor what does nothing any more.
 
     Asked over the socket, then by SIGTERM (its socket's folder may have gone with the session that
     made it), then by SIGKILL of guest and monitor: each bounded, each only if the last one failed.
     """
     if state.monitor.alive:
         try:
-            ask(state.socket, {"do": "stop"}, state.grace + 2)
+            ask(state.socket, {"do": "stop", "make_way": make_way}, state.grace + 2)
             return
         except (OSError, ValueError):
             state.monitor.kill(signal.SIGTERM)

@@ -5,6 +5,9 @@ last words are in a console of their own. So this one has the domain made, pause
 go by a byte; copies its console; notices its end, and ends with a code that says how it ended. On
 SIGTERM it asks the guest, waits briefly, and destroys it. A MirageOS guest for PV never answers.
 
+Destroying takes as long as making. So a domain that is replaced is only paused, on SIGUSR1: the
+tender of the next one destroys it, once its own runs.
+
 It stays in memory, like its monitor: imports are few. Killed, it leaves its domain behind, which is
 known by its uuid.
 """
@@ -17,10 +20,11 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Collection
 from ctypes import CDLL
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 
 from mirage_hooks.boot import control, xl
 from mirage_hooks.boot.errors import HostError
@@ -48,8 +52,8 @@ class Order:
 
     `xl` is what starts xl. The domain is called `temporary` until it runs, and `name` from then on;
     `config` is written to `file` for xl. `memory` is in MiB. `alone` says that it cannot be made
-    while the one before it is there, since it writes to a volume. `replaces` is the uuid of a
-    domain that somebody else has made, and that ends for this one.
+    while the one before it is there, since it writes to a volume. `replaces` are the uuids of the
+    guest's own domains that it comes after, `adopts` of those that somebody else has made.
     """
 
     xl: list[str]
@@ -60,7 +64,8 @@ class Order:
     config: str
     memory: int
     alone: bool = False
-    replaces: str | None = None
+    replaces: list[str] = field(default_factory=list)
+    adopts: list[str] = field(default_factory=list)
 
 
 class _Ended(Exception):
@@ -83,9 +88,12 @@ class Tender:
         self._console: subprocess.Popen[bytes] | None = None
         self._said = b""
         self._id = 0
+        self._left = False
         self._asked, asked = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        signal.signal(signal.SIGTERM, lambda *_: None)
+        for signum in (signal.SIGTERM, control.MAKE_WAY):
+            signal.signal(signum, lambda *_: None)
         signal.set_wakeup_fd(asked)
+        self._settling = threading.Thread(target=self._settle)
 
     def run(self) -> int:
         """Tend the domain to its end; return the code that says how it ended."""
@@ -110,17 +118,30 @@ class Tender:
             self._go.sendall(b"+")
         if not self._is_let_go():
             return 0
-        if order.replaces is not None:
-            self._xl.end(order.replaces)
         if self._keeper is None:
+            self._end_others()
             self._wait_for_room()
             self._create()
+        else:
+            for domain in self._xl.domains() if order.adopts else ():
+                if domain.uuid in order.adopts:
+                    self._xl.run(xl.pause(domain.id))
         self._xl.run(xl.unpause(self._id))
-        try:
-            self._xl.run(xl.rename(self._id, order.name))
-        except XlError as error:
-            print(f"the domain keeps the name {order.temporary}: {error}", flush=True)
+        self._settling.start()
         return self._watch()
+
+    def _settle(self) -> None:
+        """Have the domain alone, and by its name, while it runs."""
+        order = self._order
+        try:
+            self._end_others()
+            self._xl.run(xl.rename(self._id, order.name))
+        except HostError as error:
+            print(f"the domain keeps the name {order.temporary}: {error}", flush=True)
+
+    def _end_others(self) -> None:
+        for identity in (*self._order.replaces, *self._order.adopts):
+            self._xl.end(identity)
 
     def _create(self) -> None:
         """Have the domain made, paused. Raises XlError."""
@@ -166,8 +187,17 @@ class Tender:
         while self._asked not in self._wait([self._asked]):
             if not self._listen():
                 return self._explain()
-        self._ask()
+        if os.read(self._asked, 1) == bytes([control.MAKE_WAY]):
+            self._make_way()
+        else:
+            self._ask()
         return 0
+
+    def _make_way(self) -> None:
+        """Leave the domain, which does nothing any more, to the next one's tender."""
+        if self._ask():
+            self._xl.run(xl.pause(self._id))
+            self._left = True
 
     def _explain(self) -> int:
         match xl.parse_end(self._text):
@@ -179,25 +209,32 @@ class Tender:
                 return REMOVED
         return CRASHED
 
-    def _ask(self) -> None:
-        """Ask the guest to end, and give it a moment."""
+    def _ask(self) -> bool:
+        """Ask the guest to end, and give it a moment; return whether it is still there then."""
         with contextlib.suppress(OSError):
             asking = self._xl.start(
                 xl.shut_down(self._id), subprocess.DEVNULL, subprocess.DEVNULL
             )
-            self._hear_out(_ASK_SECONDS)
+            there = self._hear_out(_ASK_SECONDS)
             xl.kill(asking)  # it would wait for an answer for a minute
             asking.wait()
+            return there
+        return True
 
     def _clean(self) -> None:
         """Leave no domain, and no xl. Raises XlError."""
         if self._keeper is None:
             return
         try:
-            self._xl.end(self._order.uuid)
-            self._hear_out(_LAST_WORDS_SECONDS)
+            if not self._left:
+                self._xl.end(self._order.uuid)
+                self._hear_out(_LAST_WORDS_SECONDS)
         finally:
+            if self._left:
+                xl.kill(self._keeper)
             self._end_keeper()
+            if self._settling.is_alive():
+                self._settling.join()
             if self._console is not None:
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     self._console.wait(_LAST_WORDS_SECONDS)
@@ -231,11 +268,12 @@ class Tender:
         ready, _, _ = select.select([self._keeper.stdout.fileno(), *watched], [], [], left)
         return bool(ready) and self._listen()
 
-    def _hear_out(self, seconds: float) -> None:
-        """Listen until the keeper has gone, so many seconds at the most."""
+    def _hear_out(self, seconds: float) -> bool:
+        """Listen until the keeper goes, so many seconds at the most; return whether it is there."""
         deadline = time.monotonic() + seconds
         while self._hear(deadline, ()):
             pass
+        return time.monotonic() >= deadline
 
     def _end_keeper(self) -> int:
         assert self._keeper is not None  # noqa: S101

@@ -8,7 +8,7 @@ from mirage_hooks.boot.errors import HostError
 from mirage_hooks.boot.host import Host
 from mirage_hooks.boot.record import Generation, State
 from mirage_hooks.boot.targets import xen
-from mirage_hooks.boot.xl import Listed
+from mirage_hooks.boot.targets.tending import Others
 
 
 def identity(state: State, generation: Generation) -> UUID:
@@ -30,25 +30,23 @@ def sweep(state: State, bound: Host, over: Iterable[Generation]) -> None:
         xl.end(uuid)
 
 
-def refuse_taken(
-    state: State, bound: Host, generation: Generation, adopt: Container[str]
-) -> str | None:
-    """Return the uuid of somebody else's domain that has a generation's name, where it is to end.
+def before(state: State, bound: Host, generation: Generation, adopt: Container[str]) -> Others:
+    """Return the domains that end for a generation's: of its guest, and those to `adopt`.
 
-    None where nobody's has it. Raises HostError where one has that is not among those to `adopt`.
+    Raises HostError where somebody else's has its name, and is not to be adopted.
     """
     name = xen.domain_name(generation.boot, generation.guest)
-    other = _named(state, bound, generation.guest, name)
-    if other is None or name in adopt:
-        return other.uuid if other is not None else None
-    raise HostError(
-        f"domain {name} (id {other.id}) runs already, and is none of ours",
-        f"to have it replaced by this guest: mirage-hooks deploy --adopt {name}",
-    )
-
-
-def _named(state: State, bound: Host, guest: str, name: str) -> Listed | None:
-    """Return the domain with a name that is none of this guest's."""
-    ours = {str(identity(state, one)) for one in state.generations(guest)}
     found = xen.driven(bound.tenders).domains()
-    return next((one for one in found if one.name == name and one.uuid not in ours), None)
+    ours = {
+        str(identity(state, one))
+        for one in state.generations(generation.guest)
+        if one.number != generation.number
+    }
+    theirs = [one for one in found if one.name == name and one.uuid not in ours]
+    if theirs and name not in adopt:
+        raise HostError(
+            f"domain {name} (id {theirs[0].id}) runs already, and is none of ours",
+            f"to have it replaced by this guest: mirage-hooks deploy --adopt {name}",
+        )
+    own = tuple(one.uuid for one in found if one.uuid in ours)
+    return Others(own, tuple(one.uuid for one in theirs))

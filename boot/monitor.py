@@ -158,7 +158,7 @@ class Monitor:
         """End the old generations, then let the tender go."""
         self._enter("switching")
         for raw in predecessors:
-            control.stop(control.state_from(raw))
+            control.stop(control.state_from(raw), bool(raw.get("make_way")))
         self._pull_trigger()
 
     def _pull_trigger(self) -> None:
@@ -242,7 +242,7 @@ class Monitor:
 
     # Requests.
 
-    def _stop(self) -> None:
+    def _stop(self, make_way: bool = False) -> None:
         """End the guest: SIGTERM to its process group, then SIGKILL; or disarm it."""
         phase = self.state.phase
         self._restart_at = None
@@ -253,7 +253,8 @@ class Monitor:
         if phase == "running":
             self._enter("stopping")
             grace = self._orders.grace
-            if not self._tender.end(grace):
+            signum = control.MAKE_WAY if make_way and self._orders.prepares else signal.SIGTERM
+            if not self._tender.end(grace, signum):
                 self._console.note(f"no end within {grace:g} s of SIGTERM: killed")
             self._reap()
             for tap in self._orders.taps:
@@ -317,7 +318,7 @@ class Monitor:
                     self._fire(predecessors)
                 return  # entering each phase has told the controller
             case {"do": "stop"}:
-                self._stop()
+                self._stop(bool(request.get("make_way")))
             case {"do": "describe"}:
                 self._appear()
                 self._answer(connection, record=self._record)

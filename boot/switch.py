@@ -40,7 +40,7 @@ from mirage_hooks.boot.secrets import Vault
 from mirage_hooks.boot.store import Store
 from mirage_hooks.boot.survey import how_lost
 from mirage_hooks.boot.targets.tenders import PATH
-from mirage_hooks.boot.targets.tending import Start
+from mirage_hooks.boot.targets.tending import Others, Start
 from mirage_hooks.boot.watch import Watch
 from mirage_hooks.boot.wiring import Held, Wiring
 
@@ -146,7 +146,10 @@ class Switch:
             for old, monitor in own
         ]
         try:
-            after = [control.state_to(monitor) for _, monitor in replaced]
+            after = [
+                {**control.state_to(monitor), "make_way": self._sees_to(old)}
+                for old, monitor in replaced
+            ]
             self._monitor.send({"do": "fire", "after": after})
             limit = FIRE_SECONDS + sum(monitor.grace for _, monitor in replaced)
             while (phase := self._monitor.receive(limit)["phase"]) == "switching":
@@ -161,6 +164,12 @@ class Switch:
             ) from None
         for old in ended:
             self._state.save(old)
+
+    def _sees_to(self, old: Generation) -> bool:
+        """Whether our tender takes away what a generation that it replaces has left."""
+        own, theirs = self.generation, old
+        both = own.boot.target == theirs.boot.target and own.guest == theirs.guest
+        return both and targets.named(own.boot.target).outside
 
     def judge(self) -> Verdict:
         """Try the check; record and log the verdict; leave the guest to its monitor."""
@@ -226,9 +235,9 @@ class Switch:
             generation.number,
             wiring.alias(self._state, generation),
             str(self._folder / _DOMAIN),
-            domains.refuse_taken(self._state, self._bound, generation, self._adopt)
+            domains.before(self._state, self._bound, generation, self._adopt)
             if target.outside
-            else None,
+            else Others(),
         )
         _, shown = target.command(boot, start)
         whole = msgspec.structs.replace(boot, arguments=(*boot.arguments, *hidden))

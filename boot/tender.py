@@ -130,13 +130,13 @@ class Tender:
         self.open = bool(data)
         return self.open
 
-    def end(self, grace: float) -> bool:
-        """Signal its process group: SIGTERM, and after `grace` seconds SIGKILL.
+    def end(self, grace: float, signum: int = signal.SIGTERM) -> bool:
+        """Signal its process group: SIGTERM, or another, and after `grace` seconds SIGKILL.
 
         Its console is drained meanwhile: a full pipe must not keep it from ending. Returns whether
-        SIGTERM was enough.
+        the first was enough.
         """
-        self._signal(signal.SIGTERM)
+        self._signal(signum)
         deadline = time.monotonic() + grace
         while (left := deadline - time.monotonic()) > 0:
             watched = [self.pidfd, self.output] if self.open else [self.pidfd]

@@ -84,6 +84,11 @@ def unpause(domain: int) -> tuple[str, ...]:
     return ("unpause", str(domain))
 
 
+def pause(domain: int) -> tuple[str, ...]:
+    """Keep a domain from running."""
+    return ("pause", str(domain))
+
+
 def rename(domain: int, name: str) -> tuple[str, ...]:
     """Give a domain another name."""
     return ("rename", str(domain), name)

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from mirage_hooks.boot.errors import ImageError
 from mirage_hooks.boot.guest import Boot, Guest
@@ -22,6 +23,13 @@ class Tending:
     notice: str = ""
 
 
+class Others(NamedTuple):
+    """The uuids of domains that end for a new one: of the same guest, and of somebody else's."""
+
+    own: tuple[str, ...] = ()
+    adopted: tuple[str, ...] = ()
+
+
 @dataclass(frozen=True)
 class Start:
     """What one start of a guest is made of, beside its boot.
@@ -29,7 +37,7 @@ class Start:
     `image` is a path; `devices` are the image's own, in order; `taps` and `volumes` are the links
     and files of this host behind them, by the same names. `generation` is its number, and `alias`
     what it is known by on this host; `file` is for a tender that reads what to boot from one;
-    `replaces` is the uuid of a domain of nobody's that ends for it.
+    `others` are the domains that end for it.
     """
 
     name: str
@@ -41,7 +49,7 @@ class Start:
     generation: int = 0
     alias: str = ""
     file: str = ""
-    replaces: str | None = None
+    others: Others = Others()
 
 
 def refuse_devices(asked: Guest | Boot, image: Image) -> None:

@@ -98,7 +98,8 @@ class Xen:
             config=config(boot, start, temporary, identity),
             memory=boot.memory,
             alone=any(not volume.readonly for volume in boot.volumes.values()),
-            replaces=start.replaces,
+            replaces=list(start.others.own),
+            adopts=list(start.others.adopted),
         )
         return sys.executable, [sys.executable, *_TENDER, domain.argument(order)]
 

@@ -214,8 +214,29 @@ def test_somebody_elses_domain_ends_for_one_that_replaces_it(
     file = tmp_path / "theirs.cfg"
     file.write_text(f'name = "www"\nuuid = "{theirs}"\nkernel = "{compiled("one")}"\nmemory = 32\n')
     xen.run(("create", "-p", str(file)))
-    tend(replace(order, replaces=theirs)).let_go()
+    tend(replace(order, adopts=[theirs])).let_go()
     wait_for(lambda: [one.uuid for one in xen.domains() if one.name == "www"] == [IDENTITY])
+
+
+def test_a_domain_that_makes_way_is_left_paused_and_ends_for_the_next_one(
+    xen: Xl, order: Order, tend: Tend
+) -> None:
+    first = tend(order)
+    first.let_go()
+    wait_for(lambda: "www" in names(xen))
+    other = str(uuid.UUID(int=8))
+    config = order.config.replace(IDENTITY, other).replace("www.7", "www.8")
+    config = config.replace(str(port_of(order)), str(port := free_port()))
+    second = tend(
+        replace(order, uuid=other, config=config, temporary="www.8", replaces=[IDENTITY])
+    )
+    assert second.is_armed()
+    first.process.send_signal(control.MAKE_WAY)
+    assert first.ends()[0] == 0
+    assert names(xen) == {"www": "--p---", "www.8": "--p---"}
+    second.go.send(b"!")
+    wait_for(lambda: get(port) == "one")
+    wait_for(lambda: list(names(xen)) == ["www"])
 
 
 def test_an_xl_that_hangs_is_killed(xen: Xl) -> None:
