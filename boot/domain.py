@@ -68,7 +68,7 @@ class Order:
     adopts: list[str] = field(default_factory=list)
 
 
-class _Ended(Exception):
+class _Ended(Exception):  # noqa: N818 - nothing is wrong
     """The domain is gone, or is to be: the code to end with."""
 
     def __init__(self, code: int) -> None:
@@ -147,12 +147,10 @@ class Tender:
         """Have the domain made, paused. Raises XlError."""
         order = self._order
         descriptor = os.open(order.file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with open(descriptor, "w", encoding="utf-8") as file:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
             file.write(order.config)
         try:
-            self._keeper = self._xl.start(
-                xl.create(order.file), subprocess.PIPE, subprocess.STDOUT
-            )
+            self._keeper = self._xl.start(xl.create(order.file), subprocess.PIPE, subprocess.STDOUT)
         except OSError as error:
             raise XlError(f"{order.xl[0]} cannot be executed: {error.strerror}") from None
         deadline = time.monotonic() + xl.CHANGE_SECONDS
@@ -212,9 +210,7 @@ class Tender:
     def _ask(self) -> bool:
         """Ask the guest to end, and give it a moment; return whether it is still there then."""
         with contextlib.suppress(OSError):
-            asking = self._xl.start(
-                xl.shut_down(self._id), subprocess.DEVNULL, subprocess.DEVNULL
-            )
+            asking = self._xl.start(xl.shut_down(self._id), subprocess.DEVNULL, subprocess.DEVNULL)
             there = self._hear_out(_ASK_SECONDS)
             xl.kill(asking)  # it would wait for an answer for a minute
             asking.wait()
@@ -256,14 +252,14 @@ class Tender:
 
     def _listen(self) -> bool:
         """Take what the keeper says; return whether it is still there."""
-        assert self._keeper is not None and self._keeper.stdout is not None  # noqa: S101, PT018
+        assert self._keeper is not None and self._keeper.stdout is not None  # noqa: S101
         data = os.read(self._keeper.stdout.fileno(), 4096)
         self._said += data
         return bool(data)
 
     def _hear(self, deadline: float, watched: Collection[int]) -> bool:
         """Listen once; return whether there may be more, until a time of the monotonic clock."""
-        assert self._keeper is not None and self._keeper.stdout is not None  # noqa: S101, PT018
+        assert self._keeper is not None and self._keeper.stdout is not None  # noqa: S101
         left = max(0.0, deadline - time.monotonic())
         ready, _, _ = select.select([self._keeper.stdout.fileno(), *watched], [], [], left)
         return bool(ready) and self._listen()

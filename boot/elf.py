@@ -33,7 +33,7 @@ _DEVICES = {1: "BLOCK_BASIC", 2: "NET_BASIC"}
 _RESERVED_FIRST = 1 << 30
 
 # Xen's public/elfnote.h: a kernel that names its hypercall page can be booted as PV, one that has a
-# 32 bit entry as PVH. Kernels from before those notes, such as MirageOS's until 3.8, have a section.
+# 32 bit entry as PVH. Kernels from before those notes, such as early MirageOS's, have a section.
 _XEN_MODES: dict[int, XenMode] = {2: "pv", 18: "pvh"}
 _XEN_SECTION = b"__xen_guest"
 
@@ -140,7 +140,7 @@ def _identify(elf: ELFFile, file: BinaryIO, segments: list[_Segment]) -> Image:
 
 
 def _has_xen_section(elf: ELFFile, file: BinaryIO) -> bool:
-    """Whether a section is named as those are that Xen's builder looked for before there were notes.
+    """Whether a section is named as those that Xen's builder looked for before there were notes.
 
     By hand, too: what a damaged table of sections says is nothing that makes an image.
     """

@@ -20,8 +20,8 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
 
     `head` says what is checked out where a hook ran; `automatic` is what nobody asked
     for by hand: a pause holds it back, and what could not be prepared of late is not tried again
-    yet; `quiet` is logged only where it changes something. `adopt` are domains of Xen's that a guest
-    of the same name may take the place of, whoever has made them.
+    yet; `quiet` is logged only where it changes something. `adopt` are Xen domains that a guest of
+    the same name may take the place of, whoever has made them.
     """
 
     origin: str

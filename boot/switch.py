@@ -40,7 +40,7 @@ from mirage_hooks.boot.secrets import Vault
 from mirage_hooks.boot.store import Store
 from mirage_hooks.boot.survey import how_lost
 from mirage_hooks.boot.targets.tenders import PATH
-from mirage_hooks.boot.targets.tending import Others, Start
+from mirage_hooks.boot.targets.tending import NO_OTHERS, Start
 from mirage_hooks.boot.watch import Watch
 from mirage_hooks.boot.wiring import Held, Wiring
 
@@ -107,6 +107,8 @@ class Switch:
         except Error as error:
             self.abandon(error.message)
             raise
+        if self._watch is not None:
+            self._watch.open()
         self._become(Phase.ARMED)
         self._log_network(wires)
 
@@ -237,7 +239,7 @@ class Switch:
             str(self._folder / _DOMAIN),
             domains.before(self._state, self._bound, generation, self._adopt)
             if target.outside
-            else Others(),
+            else NO_OTHERS,
         )
         _, shown = target.command(boot, start)
         whole = msgspec.structs.replace(boot, arguments=(*boot.arguments, *hidden))

@@ -71,35 +71,45 @@ class _Reading:
             if one.key in seen:
                 raise Unfit(one.line, f"{one.key} is given more than once")
             seen.add(one.key)
-            match one.key:
-                case "@DISK@":
-                    pass  # the guest's own block devices, which its table has
-                case "name":
-                    if (name := self._text(one)) != self._guest:
-                        domain["name"] = name
-                case "kernel":
-                    if one.value != "@KERNEL@":
-                        raise Unfit(one.line, "kernel has to be '@KERNEL@', the guest's image")
-                case "memory":
-                    table["memory"] = _MEMORY if one.value == "@MEMORY@" else self._number(one)
-                case "vcpus":
-                    domain["vcpus"] = self._number(one)
-                case "type" | "builder":
-                    domain["type"] = _choice(one, self._text(one), _TYPES)
-                case "extra":
-                    table["args"], domain["arguments"] = _arguments(self._text(one))
-                case "vif":
-                    vifs = enumerate(_list(one))
-                    table["network"] = {f"net{at}": self._vif(one, vif) for at, vif in vifs}
-                case "disk":
-                    table["block"] = dict(self._disk(one, disk) for disk in _list(one))
-                case key if key.startswith("on_") and key[3:] in _ENDS:
-                    _choice(one, self._text(one), dict.fromkeys(_ACTIONS, ""))
-                case key if PLACEHOLDER.fullmatch(key):
-                    raise _unknown(one.line, key)
-                case key:
-                    raise Unfit(one.line, f"{key} is no setting that a template may have here")
+            if one.key == "extra":
+                table["args"], domain["arguments"] = _arguments(self._text(one))
+            elif one.key in {"memory", "vif", "disk"}:
+                table |= self._of_guest(one)
+            elif one.key in {"name", "vcpus", "type", "builder"}:
+                domain |= self._of_domain(one)
+            else:
+                self._refuse_unknown(one)
         return {**table, **({"domain": domain} if domain else {})}
+
+    def _of_guest(self, setting: Setting) -> dict[str, object]:
+        if setting.key == "memory":
+            asked = setting.value != "@MEMORY@"
+            return {"memory": self._number(setting) if asked else _MEMORY}
+        if setting.key == "vif":
+            vifs = enumerate(_list(setting))
+            return {"network": {f"net{at}": self._vif(setting, vif) for at, vif in vifs}}
+        return {"block": dict(self._disk(setting, disk) for disk in _list(setting))}
+
+    def _of_domain(self, setting: Setting) -> dict[str, object]:
+        if setting.key == "vcpus":
+            return {"vcpus": self._number(setting)}
+        text = self._text(setting)
+        if setting.key == "name":
+            return {"name": text} if text != self._guest else {}
+        return {"type": _choice(setting, text, _TYPES)}
+
+    def _refuse_unknown(self, setting: Setting) -> None:
+        """Raise Unfit for what is neither the image, nor ours, nor a guest's own devices."""
+        key = setting.key
+        if key == "kernel":
+            if setting.value != "@KERNEL@":
+                raise Unfit(setting.line, "kernel has to be '@KERNEL@', the guest's image")
+        elif key.startswith("on_") and key[3:] in _ENDS:
+            _choice(setting, self._text(setting), dict.fromkeys(_ACTIONS, ""))
+        elif key != "@DISK@":
+            if PLACEHOLDER.fullmatch(key):
+                raise _unknown(setting.line, key)
+            raise Unfit(setting.line, f"{key} is no setting that a template may have here")
 
     def _text(self, setting: Setting) -> str:
         if not isinstance(setting.value, str):

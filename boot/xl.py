@@ -216,7 +216,7 @@ class Xl:
             stdout=output,
             stderr=errors,
             start_new_session=True,
-            preexec_fn=before,
+            preexec_fn=before,  # noqa: PLW1509 - given before there are threads
         )
 
 

@@ -87,7 +87,9 @@ def _take_templates(document: TOMLDocument, tip: Revision) -> list[str]:
         table["template"] = path
         lines.append(f"found by convention: {name} has the template {path}")
         blob = artifact.locate(tip, path).blob
-        told = template.read(blob.text(blob.size), blob.path, name, Bound.by(_parse(document, host.NAME)))
+        told = template.read(
+            blob.text(blob.size), blob.path, name, Bound.by(_parse(document, host.NAME))
+        )
         networks = msgspec.convert(told.get("network", {}), dict[str, dict[str, Any]])
         for bridge in {one["network"] for one in networks.values()}:
             if _is_bridge(bridge) and bridge not in document.get("networks", {}):

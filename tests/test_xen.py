@@ -123,7 +123,10 @@ def test_a_domain_that_is_adopted_gives_way_to_the_guest(net: NetSite) -> None:
 @pytest.mark.parametrize(
     ("faults", "said"),
     [
-        ({"create": {"code": 3, "says": "libxl: error: x.c:1:f: no such bridge"}}, "no such bridge"),
+        (
+            {"create": {"code": 3, "says": "libxl: error: x.c:1:f: no such bridge"}},
+            "no such bridge",
+        ),
         ({"any": {"code": 1, "says": "xencall: error: Could not obtain handle"}}, "xl info"),
     ],
 )

@@ -1,7 +1,6 @@
-"""Deployment repositories as MirageOS's own sites have them: cloned, installed, pulled, unchanged."""
+"""Deployment repositories as MirageOS's own sites have them: cloned, installed, pulled."""
 
 import bz2
-from pathlib import Path
 
 import pytest
 
@@ -46,27 +45,15 @@ def practice(net: NetSite) -> NetSite:
     return net
 
 
-def install(net: NetSite, *options: str) -> str:
-    """Install, on a host whose xl is the stand-in."""
-    done = net.host.run(
-        "env", f"PATH={net.xen}:/usr/sbin:/usr/bin:/sbin:/bin", *_command(net), *options,
-        cwd=net.clone,
-    )  # fmt: skip
-    net.tell_host(tenders={"xen": str(net.xen / "xl")}, limits={"targets": ["xen"]})
+def install(net: NetSite, name: str) -> str:
+    """Install for a site, whose file has its name without dots; return what was said."""
+    image = f"xen/{{latest}}/{name.replace('.', '')}.xen.bz2"
+    done = net.command("install", "--guest", name, "--target", "xen", "--image", image)
     return done.stdout
 
 
-def _command(net: NetSite) -> list[str | Path]:
-    from support import COMMAND  # noqa: PLC0415
-
-    return [COMMAND, "install"]
-
-
 def test_a_site_is_found_and_each_pull_deploys_it(practice: NetSite) -> None:
-    practice.tell_host  # noqa: B018
-    said = install(
-        practice, "--guest", "mort.io", "--target", "xen", "--image", "xen/{latest}/mortio.xen.bz2"
-    )
+    said = install(practice, "mort.io")
     assert "mort.io has the template xl.conf.in" in said
     assert "network xenbr0: guests may be on that bridge, as xl.conf.in has it" in said
     practice.command("deploy")
@@ -79,7 +66,7 @@ def test_a_site_is_found_and_each_pull_deploys_it(practice: NetSite) -> None:
 
 
 def test_a_template_that_changes_boots_the_guest_anew(practice: NetSite) -> None:
-    install(practice, "--guest", "mortio", "--target", "xen", "--image", "xen/{latest}/mortio.xen.bz2")
+    install(practice, "mortio")
     practice.command("deploy")
     (practice.upstream / "xl.conf.in").write_text(XL_CONF_IN.replace("256", "128"))
     practice.commit("less memory")
@@ -87,7 +74,7 @@ def test_a_template_that_changes_boots_the_guest_anew(practice: NetSite) -> None
 
 
 def test_a_template_with_an_unknown_key_changes_nothing(practice: NetSite) -> None:
-    install(practice, "--guest", "mortio", "--target", "xen", "--image", "xen/{latest}/mortio.xen.bz2")
+    install(practice, "mortio")
     practice.command("deploy")
     (practice.upstream / "xl.conf.in").write_text(f"{XL_CONF_IN}device_model_override='/tmp/x'\n")
     practice.commit("evil")
@@ -104,8 +91,7 @@ def test_several_sites_in_one_repository_share_the_template(practice: NetSite) -
     practice.commit("the other job")
     practice.git("pull", "-q")
     for name in ("mort.io", "decks"):
-        file = f"xen/{{latest}}/{name.replace('.', '')}.xen.bz2"
-        install(practice, "--guest", name, "--target", "xen", "--image", file)
+        install(practice, name)
     practice.command("deploy")
     assert (practice.page(), practice.page("10.0.0.3")) == ("one", "decks")
     wait_for(lambda: sorted(practice.domains()) == ["decks", "mort.io"])

@@ -30,6 +30,9 @@ class Others(NamedTuple):
     adopted: tuple[str, ...] = ()
 
 
+NO_OTHERS = Others()
+
+
 @dataclass(frozen=True)
 class Start:
     """What one start of a guest is made of, beside its boot.
@@ -49,7 +52,7 @@ class Start:
     generation: int = 0
     alias: str = ""
     file: str = ""
-    others: Others = Others()
+    others: Others = NO_OTHERS
 
 
 def refuse_devices(asked: Guest | Boot, image: Image) -> None:

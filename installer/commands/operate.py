@@ -95,9 +95,7 @@ def deploy(
             "There is no way back to it",
             yes,
         )
-    return shared.converge(
-        context, verb="deploy", retry=True, allow_empty=allow_empty, adopt=adopt
-    )
+    return shared.converge(context, verb="deploy", retry=True, allow_empty=allow_empty, adopt=adopt)
 
 
 @click.command()

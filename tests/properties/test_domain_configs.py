@@ -12,8 +12,10 @@ TEXTS = st.text(st.characters(exclude_categories=("Cs", "Cc")), max_size=30)
 NUMBERS = st.integers(0, 10**9)
 # Pieces of which a template may be made, right or wrong.
 PIECES = st.sampled_from(
-    ["name", "memory", "vif", "disk", "on_crash", "=", "[", "]", ",", ";", "\n", "'@NAME@'", "#"]
-    + ["@DISK@", "@MEMORY@", "'bridge=xenbr0'", "'@BLOCK:a@,raw,xvda,w'", '"\\x41', "256", " "]
+    (
+        *("name", "memory", "vif", "disk", "on_crash", "=", "[", "]", ",", ";", "\n", "'@NAME@'"),
+        *("@DISK@", "@MEMORY@", "'bridge=xenbr0'", "'@BLOCK:a@,raw,xvda,w'", '"\\x41', "256", "#"),
+    )
 )
 
 
