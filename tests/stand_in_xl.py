@@ -174,12 +174,41 @@ def _create(folder: Folder, arguments: list[str]) -> None:
     if "kernel" not in config:
         raise RefusedError("Neither kernel nor bootloader specified", 1)
     with folder.changing() as xen:
-        made = _make(folder, xen, config)
+        made = _make(folder, xen, config, concluding="-F" not in options)
         if "-p" not in options:
             stand_in_xen.resume(made)
+    if "-F" in options:
+        _stay(folder, made)
 
 
-def _make(folder: Folder, xen: Xen, config: dict[str, Value]) -> Domain:
+def _stay(folder: Folder, domain: Domain) -> None:
+    here = f"Domain {domain.domid}"
+    print(
+        f"Waiting for domain {domain.name} (domid {domain.domid}) to die [pid {os.getpid()}]",
+        file=sys.stderr,
+        flush=True,
+    )
+    while True:
+        with folder.changing() as xen:
+            found = xen.numbered(str(domain.domid))
+            if found is None:
+                print(f"{here} has been destroyed.", file=sys.stderr)
+                return
+            if found.reason is not None:
+                code = stand_in_xen.REASONS[found.reason]
+                action = stand_in_xen.conclude(folder, xen, found)
+                break
+        time.sleep(0.02)
+    said = [
+        f"{here} has shut down, reason code {code} 0x{code}",
+        f"Action for shutdown reason code {code} is {action}",
+    ]
+    if action == "destroy":
+        said.append(f"{here} needs to be cleaned up: destroying the domain")
+    print("\n".join([*said, "Done. Exiting now"]), file=sys.stderr)
+
+
+def _make(folder: Folder, xen: Xen, config: dict[str, Value], *, concluding: bool) -> Domain:
     name, domid = str(config["name"]), xen.next
     # A number is spent on a domain that comes to nothing, too.
     xen.next += 1
@@ -209,7 +238,8 @@ def _make(folder: Folder, xen: Xen, config: dict[str, Value]) -> Domain:
                 "libxl_create.c:1921:domcreate_attach_devices: Domain {}:unable to add vif devices",
             )
     identity = str(config.get("uuid", uuid.uuid4()))
-    return stand_in_xen.create(folder, xen, Domain(domid, name, identity, memory, config))
+    made = Domain(domid, name, identity, memory, config)
+    return stand_in_xen.create(folder, xen, made, concluding=concluding)
 
 
 _NOT_BUILT = "libxl_create.c:1640:domcreate_rebuild_done: Domain {}:cannot (re-)build domain: -3"
@@ -231,7 +261,7 @@ def _look_at_kernel(kernel: Path, domid: int) -> None:
             domid,
             "xc: error: panic: xg_dom_core.c:689: xc_dom_find_loader: no loader found: Invalid"
             " kernel",
-            "libxl_dom.c:576:libxl__build_dom: xc_dom_parse_image failed",
+            "libxl_dom.c:571:libxl__build_dom: xc_dom_parse_image failed",
             _NOT_BUILT,
         )
 

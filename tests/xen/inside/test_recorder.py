@@ -124,14 +124,15 @@ class Side:
             check=False,
         )
         if line.startswith("xl create") and done.returncode == 0:
-            command = [self.tools / "xl", "list"]
-            listed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+            listed = subprocess.run(
+                [self.tools / "xl", "list"], capture_output=True, text=True, check=True
+            ).stdout
             self.domid = listed.splitlines()[-1].split()[1]
         return Said(done.returncode, self._plain(done.stdout), self._plain(done.stderr))
 
     def _plain(self, text: str) -> str:
         for pattern, plain in (
-            # Numbers of domains, seconds, a domain that happens to run; where in its source libxl is.
+            # Numbers of domains, seconds, a domain that happens to run just then.
             (rf"\b{self.domid}\b", "DOMID"),
             (r"Domain \d+:", "Domain N:"),
             (r" +\d+\.\d\b", " SECONDS"),
