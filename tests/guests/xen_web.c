@@ -173,7 +173,7 @@ static void plug(uint8_t *mac, uint32_t *secret)
 {
     char path[256], answer[256];
     if (!ask_store(READ, "device/vif/0/backend", NULL, path)) {
-        print("Netif: no vif", "", "");
+        print("Netif: there is no vif", "", "");
         crash();
     }
     if (!ask_store(READ, "device/vif/0/mac", NULL, answer))

@@ -100,7 +100,7 @@ class Side:
     kernel: Path
     configs: Path
     serve: str
-    domid: str = "?"
+    domid: str = "none"
 
     def play(self) -> list[Said]:
         """Go through the script."""
