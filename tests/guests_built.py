@@ -12,7 +12,7 @@ import pytest
 
 from support import GUESTS
 
-BuiltTarget = Literal["unix", "spt", "hvt", "virtio", "xen", "xen-pv"]
+BuiltTarget = Literal["unix", "spt", "hvt", "virtio", "xen", "xen-pv", "xen-pvh"]
 Start = Callable[..., subprocess.Popen[bytes]]
 
 # What a guest on the fixture `bridge` is told of its network, and the MAC it has there.
@@ -50,6 +50,7 @@ _SCRIPTS: dict[BuiltTarget, str] = {
     "hvt": "solo5.ld",
     "virtio": "solo5.ld",
     "xen-pv": "xen.ld",
+    "xen-pvh": "xen.ld",
 }
 
 _SOURCES: dict[BuiltTarget, tuple[str, ...]] = {
@@ -60,6 +61,7 @@ _SOURCES: dict[BuiltTarget, tuple[str, ...]] = {
     # For the stand-in for xl only: a program of this host.
     "xen": ("unix_tap.c", "xen_note.c"),
     "xen-pv": ("xen_start.S", "xen_web.c"),
+    "xen-pvh": ("xen_pvh_start.S", "xen_web.c"),
 }
 
 
@@ -96,6 +98,8 @@ class Built:
             defines.append(f'-DADDRESS="{address}"')
         if target == "xen":
             defines.append("-DVIF")
+        if target == "xen-pvh":
+            defines.append("-DPVH")
         if dhcp:
             defines.append("-DDHCP=1")
         if broken:

@@ -1,6 +1,6 @@
-/* What a PV guest needs of Xen: calls, time, events, the console, xenstore, and memory it grants.
+/* What a guest needs of Xen: calls, time, events, the console, xenstore, and memory it grants.
  *
- * Structures and numbers are those of Xen's public headers (xen.h, sched.h, event_channel.h,
+ * Structures and numbers are those of Xen's public headers (xen.h, memory.h, sched.h, event_channel.h,
  * grant_table.h, io/console.h, io/xs_wire.h). The guest takes no interrupt and sets no trap: it asks
  * Xen to wait (SCHEDOP_poll), and a fault ends the domain with a crash.
  */
@@ -13,23 +13,16 @@
 #define SELF 0x7ff0 /* this domain */
 #define ALIGNED __attribute__((aligned(FRAME)))
 
-enum { UPDATE_VA_MAPPING = 14, GRANT_TABLE_OP = 20, SCHED_OP = 29, EVENT_CHANNEL_OP = 32 };
-enum { YIELD = 0, SHUTDOWN = 2, POLL = 3 };
-enum reason { POWEROFF = 0, CRASH = 3 };
-
-struct start_info {
-    char magic[32];
-    uint64_t pages, shared_info;
-    uint32_t flags;
-    uint64_t store_frame;
-    uint32_t store_port;
-    uint64_t console_frame;
-    uint32_t console_port;
-    uint64_t page_tables, page_table_frames;
-    uint64_t *frames; /* of each of our pages */
-    uint64_t module, module_length;
-    char command_line[1024];
+enum {
+    MEMORY_OP = 12,
+    UPDATE_VA_MAPPING = 14,
+    GRANT_TABLE_OP = 20,
+    SCHED_OP = 29,
+    EVENT_CHANNEL_OP = 32,
+    HVM_OP = 34
 };
+enum { SHUTDOWN = 2, POLL = 3 };
+enum reason { POWEROFF = 0, CRASH = 3 };
 
 struct shared_info {
     struct {
@@ -44,8 +37,8 @@ struct shared_info {
     uint8_t rest[1024]; /* a page that has nothing of ours */
 };
 
-static const struct start_info *info;
 static volatile struct shared_info shared ALIGNED;
+static uint32_t console_port, store_port;
 
 extern uint8_t hypercall_page[];
 
@@ -65,47 +58,14 @@ static _Noreturn void leave(uint32_t reason)
         call(SCHED_OP, SHUTDOWN, (uint64_t)&reason, 0);
 }
 
-/* Memory. */
-
-static uint64_t frame_of(const volatile void *page)
-{
-    return info->frames[(uint64_t)page / FRAME];
-}
-
-/* Where a frame of ours is: the builder has mapped all that it gave us. */
-static volatile void *page_of(uint64_t frame)
-{
-    for (uint64_t page = 0; page < info->pages; page++)
-        if (info->frames[page] == frame)
-            return (volatile void *)(page * FRAME);
-    leave(CRASH);
-}
-
-/* Have a page of ours be a frame of Xen's: present, writable, the user's as all of ours. */
-static void map(volatile void *page, uint64_t frame)
-{
-    if (call(UPDATE_VA_MAPPING, (uint64_t)page, frame * FRAME | 7, 2))
-        leave(CRASH);
-}
+/* Memory: what we grant, as Xen has it; where the rest comes from differs between PV and PVH. */
 
 static struct {
     uint16_t flags, domain;
     uint32_t frame;
 } grants[FRAME / 8] ALIGNED;
 
-static void open_grants(void)
-{
-    uint64_t frame;
-    struct {
-        uint16_t domain;
-        uint32_t frames;
-        int16_t status;
-        uint64_t *list;
-    } setup = {SELF, 1, 0, &frame};
-    if (call(GRANT_TABLE_OP, 2, (uint64_t)&setup, 1) || setup.status)
-        leave(CRASH);
-    map(grants, frame);
-}
+static uint64_t frame_of(const volatile void *page);
 
 /* Let a domain use a page of ours; return the reference it has to be told. */
 static uint32_t grant(uint16_t domain, const volatile void *page)
@@ -191,9 +151,9 @@ static void put(const char *text, int length)
             if (length)
                 continue;
         }
-        notify(info->console_port);
+        notify(console_port);
         if (length)
-            wait_on(info->console_port);
+            wait_on(console_port);
     }
 }
 
@@ -201,7 +161,7 @@ static void put(const char *text, int length)
 static void flush(void)
 {
     for (int i = 0; i < 50 && console->out_taken != console->out_put; i++)
-        wait_on(info->console_port);
+        wait_on(console_port);
 }
 
 /* xenstore. */
@@ -221,7 +181,7 @@ static void to_store(const void *data, uint32_t length)
 {
     for (const char *byte = data; length; length--) {
         while (store->request_put - store->request_taken == sizeof store->request)
-            wait_on(info->store_port);
+            wait_on(store_port);
         store->request[store->request_put % sizeof store->request] = *byte++;
         __sync_synchronize();
         store->request_put++;
@@ -232,7 +192,7 @@ static void from_store(void *data, uint32_t length)
 {
     for (char *byte = data; length; length--) {
         while (store->response_put == store->response_taken)
-            wait_on(info->store_port);
+            wait_on(store_port);
         *byte++ = store->response[store->response_taken % sizeof store->response];
         __sync_synchronize();
         store->response_taken++;
@@ -248,24 +208,20 @@ static int ask_store(int kind, const char *path, const char *text, char *answer)
     to_store(path, length);
     if (text)
         to_store(text, strlen(text));
-    notify(info->store_port);
+    notify(store_port);
     from_store(&message, sizeof message);
     if (message.length > 255)
         leave(CRASH);
     from_store(answer, message.length);
     answer[message.length] = 0;
-    notify(info->store_port);
+    notify(store_port);
     return message.kind != ERROR;
 }
 
-/* Be ready for all of it. */
-static void start_xen(const struct start_info *given)
-{
-    info = given;
-    map(&shared, info->shared_info / FRAME);
-    console = page_of(info->console_frame);
-    store = page_of(info->store_frame);
-    open_grants();
-}
+#ifdef PVH
+#include "xen_pvh.h"
+#else
+#include "xen_pv.h"
+#endif
 
 #endif

@@ -1,8 +1,8 @@
-/* A stand-in for a MirageOS `xen` image, for PV: a kernel of its own, for a Xen that is real. Its
- * network is the first vif.
+/* A stand-in for a MirageOS `xen` image: a kernel of its own, for a Xen that is real. Its network is
+ * the first vif.
  *
  * It takes arguments as images of MirageOS 3 for PV do: `key=value`, and in silence it takes no
- * notice of what has dashes. Compiled with -DDASHED it is one of the later images, which take dashes.
+ * notice of what has dashes. Compiled with -DPVH it is one of the later images, which take dashes.
  */
 #include "freestanding.h"
 #include "guest.h"
@@ -105,7 +105,7 @@ static int receive(uint8_t *frame)
         receiving.answer_event = received_count + 1;
         __sync_synchronize();
         if (receiving.answered == received_count)
-            wait_on(network_port ? network_port : info->console_port);
+            wait_on(network_port ? network_port : console_port);
     }
     if (!network_port || receiving.answered == received_count)
         return 0;
@@ -123,7 +123,7 @@ static void rest(int long_ms)
 {
     const uint64_t start = milliseconds();
     while (milliseconds() - start < (uint64_t)long_ms)
-        wait_on(info->console_port);
+        wait_on(console_port);
 }
 
 static void transmit(const uint8_t *frame, int length)
@@ -165,7 +165,7 @@ static int state_of(const char *back_end_path)
 static void await_state(const char *back_end_path, int state)
 {
     while (state_of(back_end_path) != state)
-        wait_on(info->store_port);
+        wait_on(store_port);
 }
 
 /* States of xenbus (io/xenbus.h): 2 waits for what we say, 4 is connected. */
@@ -216,14 +216,14 @@ _Noreturn void kernel(const struct start_info *given);
 _Noreturn void kernel(const struct start_info *given)
 {
     static const struct built built = BUILT;
-    start_xen(given);
+    const char *command_line = start_xen(given);
     print("Solo5: a stand-in for a xen image", "", "");
-#ifdef DASHED
-    guest(&built, info->command_line);
+#ifdef PVH
+    guest(&built, command_line);
 #else
     static char pieces[2048], *words[256];
     struct text dashed = {0};
-    const int count = split(info->command_line, pieces, words, 256);
+    const int count = split(command_line, pieces, words, 256);
     for (int i = 0; i < count; i++)
         if (words[i][0] != '-') {
             add(&dashed, "--");

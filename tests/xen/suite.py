@@ -65,6 +65,7 @@ def _guests(folder: Path) -> list[Path]:
     return [
         made.image("xen").rename(folder / "stand-in.xen"),
         made.image("xen-pv").rename(folder / "web.xen"),
+        made.image("xen-pvh").rename(folder / "web-pvh.xen"),
     ]
 
 

@@ -21,6 +21,7 @@ _SECONDS = 60
 
 # To each the configuration that it needs, with what is added to `extra`.
 WEB = f"kernel = '{GUESTS / 'web.xen'}'\nmemory = 16\nextra = '{{}}'\n"
+PVH = f"kernel = '{GUESTS / 'web-pvh.xen'}'\ntype = 'pvh'\nmemory = 32\nextra = '{{}}'\n"
 GRUB = f"kernel = '{GUESTS / 'grub.xen'}'\nmemory = 32\n"
 DEBIAN = (
     f"kernel = '{GUESTS / 'vmlinuz'}'\nramdisk = '{GUESTS / 'initrd'}'\nmemory = 128\n"
@@ -68,6 +69,11 @@ def test_a_guest_serves_at_the_address_that_extra_says(kernel: str, create: Crea
 
 def test_a_guest_of_ours_takes_no_notice_of_dashes(create: Create) -> None:
     create(WEB, f"--ipv4=10.0.0.8/24 {SERVE}", VIF)
+    wait_for(lambda: get(80, address=ADDRESS) == "there", _SECONDS)
+
+
+def test_a_later_guest_of_ours_takes_dashes(create: Create) -> None:
+    create(PVH, f"--ipv4={ADDRESS}/24 --hello=there", VIF)
     wait_for(lambda: get(80, address=ADDRESS) == "there", _SECONDS)
 
 
