@@ -362,7 +362,9 @@ def _rename(folder: Folder, arguments: list[str]) -> None:
         domain = _found(xen, arguments[0])
         if xen.find(arguments[1]) not in (None, domain):
             raise RefusedError(f"Can't rename domain '{arguments[0]}'.", 1)
-        domain.name = xen.store[f"/local/domain/{domain.domid}/name"] = arguments[1]
+        domain.name = arguments[1]
+        for path in (f"/local/domain/{domain.domid}/name", f"/vm/{domain.uuid}/name"):
+            xen.store[path] = domain.name
 
 
 def _pause(folder: Folder, arguments: list[str]) -> None:
