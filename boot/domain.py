@@ -31,7 +31,7 @@ from mirage_hooks.boot.errors import HostError
 from mirage_hooks.boot.xl import Xl, XlError
 
 # What it ends with; `tender.explain_exit` has the words.
-FAILED, CRASHED, REBOOTS, REMOVED = 84, 85, 86, 87
+FAILED, CRASHED, REBOOTS, REMOVED, ENDED = 84, 85, 86, 87, 88
 
 # How long a guest may take to heed a shutdown, seconds.
 _ASK_SECONDS = 1.0
@@ -200,7 +200,7 @@ class Tender:
     def _explain(self) -> int:
         match xl.parse_end(self._text):
             case xl.POWEROFF:
-                return 0
+                return ENDED
             case xl.REBOOT:
                 return REBOOTS
             case None:

@@ -170,10 +170,10 @@ def describe(revision: Revision, others: Mapping[str, dict[str, object]]) -> lis
         if name in (described or {}):
             _refuse_host_keys(name, table, NAME)
         try:
-            whole, _ = _fill_in(revision, name, table, template.Bound())
+            filled, _ = _fill_in(revision, name, table, template.Bound())
         except Missing as missing:
             raise ConfigError(f"{NAME}: guest {name}: {missing.message}") from None
-        guest = _convert(name, whole, NAME, None)
+        guest = _convert(name, filled, NAME, None)
         try:
             artifact.check_template(guest.image)
         except ConfigError as error:

@@ -49,6 +49,7 @@ def explain_exit(status: int) -> tuple[str, int | None]:
         85: "the domain crashed",
         86: "the domain asked to be booted again",
         87: "the domain was ended from outside",
+        88: "the guest ended, and Xen does not say how",
         126: "the image cannot be executed",
         127: "the image cannot be found",
         255: "an abort or a trap",

@@ -48,6 +48,7 @@ class Domain:
     vifs: list[str] = field(default_factory=list)
     paused: int = 1
     reason: str | None = None
+    obeying: bool = False
     guest: int = 0
     keeper: int = 0
     began: float = field(default_factory=time.monotonic)
@@ -111,10 +112,6 @@ class Folder:
         """Return the file that a domain's console is in."""
         return self.path / f"console.{domid}"
 
-    def ended(self, domid: int) -> Path:
-        """Return the file that says why a domain ended by itself."""
-        return self.path / f"ended.{domid}"
-
     @property
     def _file(self) -> Path:
         return self.path / "domains.json"
@@ -128,15 +125,15 @@ class Folder:
 
 def end(domain: Domain) -> None:
     """End whatever stands for a domain."""
-    # 0 would be whoever is in our own process group.
-    for pid in filter(None, (domain.keeper, domain.guest)):
+    # 0 would be whoever is in our own process group; the keeper may be who does this.
+    for pid in {domain.keeper, domain.guest} - {0, os.getpid()}:
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
     for vif in domain.vifs:
         subprocess.run(["ip", "link", "delete", vif], capture_output=True, check=False)
 
 
-def boot(folder: Folder, domain: Domain) -> None:
+def _boot(folder: Folder, domain: Domain, *, concluding: bool) -> None:
     """Start what stands for a domain, stopped before its first instruction; note its pids."""
     for vif, bridge in zip(domain.vifs, bridges(domain.config), strict=True):
         _make_tap(vif, bridge)
@@ -152,7 +149,7 @@ def boot(folder: Folder, domain: Domain) -> None:
         guest = _stopped(folder, domain)
         os.write(tell, f"{os.getpid()} {guest}".encode())
         os.close(tell)
-        _keep(folder, domain.domid, guest)
+        _keep(folder, domain.domid, guest, concluding)
         os._exit(0)
     os.close(tell)
     domain.keeper, domain.guest = map(int, os.read(ready, 64).split())
@@ -221,35 +218,45 @@ def _arguments(domain: Domain) -> list[str]:
     return told
 
 
-def _keep(folder: Folder, domid: int, guest: int) -> None:
-    """Wait for the guest's end, and do what the domain's configuration says of it."""
+def _keep(folder: Folder, domid: int, guest: int, concluding: bool) -> None:
+    """Wait for the guest's end, and say so; conclude it where nobody else does."""
     _, status = os.waitpid(guest, 0)
     with folder.changing() as xen:
-        domain = xen.find(str(domid))
+        domain = xen.numbered(str(domid))
         if domain is None:
             return
         domain.guest = 0
-        if domain.reason is None:
-            # MirageOS's own code goes no further than its console: Xen is told of a crash or not.
-            domain.reason = "poweroff" if status == 0 else "crash"
-        action = domain.config.get(f"on_{domain.reason}", "destroy")
-        folder.ended(domid).write_text(domain.reason)
-        if action == "preserve":
-            return
+        # MirageOS's own code goes no further than its console: Xen is told of an end, or a crash.
+        domain.reason = "poweroff" if os.WIFEXITED(status) or domain.obeying else "crash"
+        if concluding:
+            conclude(folder, xen, domain)
+
+
+def conclude(folder: Folder, xen: Xen, domain: Domain) -> str:
+    """Do what the configuration says of how a domain has stopped; return what that is."""
+    action = str(domain.config.get(f"on_{domain.reason}", "destroy"))
+    if action != "preserve":
+        end(domain)
         xen.remove(domain)
-        for vif in domain.vifs:
-            subprocess.run(["ip", "link", "delete", vif], capture_output=True, check=False)
-        if action == "restart":
-            made = Domain(xen.next, domain.name, domain.uuid, domain.memory, domain.config)
-            xen.next += 1
-            resume(create(folder, xen, made))
+    if action == "restart":
+        made = Domain(xen.next, domain.name, domain.uuid, domain.memory, domain.config)
+        xen.next += 1
+        resume(create(folder, xen, made))
+    return action
 
 
-def create(folder: Folder, xen: Xen, domain: Domain) -> Domain:
-    """Have a domain, paused; what it was asked for has been looked at."""
+def _vif(domid: int, place: int, described: str) -> str:
+    return options(described).get("vifname", f"vif{domid}.{place}")
+
+
+def create(folder: Folder, xen: Xen, domain: Domain, *, concluding: bool = True) -> Domain:
+    """Have a domain, paused; what it was asked for has been looked at.
+
+    Its keeper concludes it where nobody else is there to: `xl create -F` is.
+    """
     vifs = enumerate(_texts(domain.config.get("vif")))
     domain.vifs = [_vif(domain.domid, *each) for each in vifs]
-    boot(folder, domain)
+    _boot(folder, domain, concluding=concluding)
     xen.domains.append(domain)
     here, machine = f"/local/domain/{domain.domid}", f"/vm/{domain.uuid}"
     xen.store |= {
@@ -265,14 +272,10 @@ def create(folder: Folder, xen: Xen, domain: Domain) -> Domain:
     return domain
 
 
-def _vif(domid: int, place: int, described: str) -> str:
-    return options(described).get("vifname", f"vif{domid}.{place}")
-
-
 def shut_down(domain: Domain) -> bool:
     """Ask a domain to end; return whether it does, as MirageOS on PV never does."""
     if OBEDIENT not in str(domain.config.get("extra", "")).split():
         return False
-    domain.reason = "poweroff"
+    domain.obeying = True
     os.kill(domain.guest, signal.SIGKILL)
     return True

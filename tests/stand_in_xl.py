@@ -174,7 +174,7 @@ def _create(folder: Folder, arguments: list[str]) -> None:
     if "kernel" not in config:
         raise RefusedError("Neither kernel nor bootloader specified", 1)
     with folder.changing() as xen:
-        made = _make(folder, xen, config)
+        made = _make(folder, xen, config, concluding="-F" not in options)
         if "-p" not in options:
             stand_in_xen.resume(made)
     if "-F" in options:
@@ -182,24 +182,33 @@ def _create(folder: Folder, arguments: list[str]) -> None:
 
 
 def _stay(folder: Folder, domain: Domain) -> None:
-    """Wait until a domain is gone, as `xl create -F` does."""
-    domid, ended = domain.domid, folder.ended(domain.domid)
-    said = [f"Waiting for domain {domain.name} (domid {domid}) to die [pid {os.getpid()}]"]
-    print(said.pop(), file=sys.stderr, flush=True)
-    while folder.now().numbered(str(domid)) is not None:
+    here = f"Domain {domain.domid}"
+    print(
+        f"Waiting for domain {domain.name} (domid {domain.domid}) to die [pid {os.getpid()}]",
+        file=sys.stderr,
+        flush=True,
+    )
+    while True:
+        with folder.changing() as xen:
+            found = xen.numbered(str(domain.domid))
+            if found is None:
+                print(f"{here} has been destroyed.", file=sys.stderr)
+                return
+            if found.reason is not None:
+                code = stand_in_xen.REASONS[found.reason]
+                action = stand_in_xen.conclude(folder, xen, found)
+                break
         time.sleep(0.02)
-    if ended.exists():
-        code = stand_in_xen.REASONS[ended.read_text()]
-        said = [
-            f"Domain {domid} has shut down, reason code {code} 0x{code}",
-            f"Action for shutdown reason code {code} is destroy",
-            f"Domain {domid} needs to be cleaned up: destroying the domain",
-            "Done. Exiting now",
-        ]
-    print("\n".join(said or [f"Domain {domid} has been destroyed."]), file=sys.stderr)
+    said = [
+        f"{here} has shut down, reason code {code} 0x{code}",
+        f"Action for shutdown reason code {code} is {action}",
+    ]
+    if action == "destroy":
+        said.append(f"{here} needs to be cleaned up: destroying the domain")
+    print("\n".join([*said, "Done. Exiting now"]), file=sys.stderr)
 
 
-def _make(folder: Folder, xen: Xen, config: dict[str, Value]) -> Domain:
+def _make(folder: Folder, xen: Xen, config: dict[str, Value], *, concluding: bool) -> Domain:
     name, domid = str(config["name"]), xen.next
     # A number is spent on a domain that comes to nothing, too.
     xen.next += 1
@@ -229,7 +238,8 @@ def _make(folder: Folder, xen: Xen, config: dict[str, Value]) -> Domain:
                 "libxl_create.c:1921:domcreate_attach_devices: Domain {}:unable to add vif devices",
             )
     identity = str(config.get("uuid", uuid.uuid4()))
-    return stand_in_xen.create(folder, xen, Domain(domid, name, identity, memory, config))
+    made = Domain(domid, name, identity, memory, config)
+    return stand_in_xen.create(folder, xen, made, concluding=concluding)
 
 
 _NOT_BUILT = "libxl_create.c:1640:domcreate_rebuild_done: Domain {}:cannot (re-)build domain: -3"
@@ -251,7 +261,7 @@ def _look_at_kernel(kernel: Path, domid: int) -> None:
             domid,
             "xc: error: panic: xg_dom_core.c:689: xc_dom_find_loader: no loader found: Invalid"
             " kernel",
-            "libxl_dom.c:576:libxl__build_dom: xc_dom_parse_image failed",
+            "libxl_dom.c:571:libxl__build_dom: xc_dom_parse_image failed",
             _NOT_BUILT,
         )
 
@@ -352,7 +362,9 @@ def _rename(folder: Folder, arguments: list[str]) -> None:
         domain = _found(xen, arguments[0])
         if xen.find(arguments[1]) not in (None, domain):
             raise RefusedError(f"Can't rename domain '{arguments[0]}'.", 1)
-        domain.name = xen.store[f"/local/domain/{domain.domid}/name"] = arguments[1]
+        domain.name = arguments[1]
+        for path in (f"/local/domain/{domain.domid}/name", f"/vm/{domain.uuid}/name"):
+            xen.store[path] = domain.name
 
 
 def _pause(folder: Folder, arguments: list[str]) -> None:

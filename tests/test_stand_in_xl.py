@@ -14,6 +14,8 @@ from namespace import Namespace
 from support import wait_for
 
 Xl = Callable[..., subprocess.CompletedProcess[str]]
+# A guest that goes as far as to its network has none, and crashes.
+CRASHING = ""
 CONFIG = "name = 'www'\nkernel = '{image}'\nmemory = 32\nextra = '{extra}'\n{more}"
 
 
@@ -111,21 +113,24 @@ def test_a_domain_is_known_by_its_new_name_and_keeps_its_uuid(
 
 
 def test_the_end_of_a_guest_ends_its_domain_and_its_console(
-    xl: Xl, config: Callable[..., Path]
+    xl: Xl, tools: Path, config: Callable[..., Path]
 ) -> None:
-    xl(f"create -q {config('delay=300 exit=2')}")
-    assert "asked to exit" in xl("console www").stdout
-    wait_for(lambda: names(xl) == [])
+    xl(f"create -q -p {config('exit=2')}")
+    command: list[str | Path] = [tools / "xl", "console", "www"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as console:
+        xl("unpause www")
+        assert "asked to exit" in console.communicate(timeout=10)[0]
+    assert names(xl) == []
 
 
 @pytest.mark.parametrize(
-    ("code", "state_after", "reason"), [(0, "---s--", "0"), (2, "---sc-", "3")]
+    ("extra", "state_after", "reason"), [("exit=2", "---s--", "0"), (CRASHING, "---sc-", "3")]
 )
 def test_a_domain_that_is_preserved_says_how_it_ended(
-    code: int, state_after: str, reason: str, xl: Xl, config: Callable[..., Path]
+    extra: str, state_after: str, reason: str, xl: Xl, config: Callable[..., Path]
 ) -> None:
-    kept = 'on_poweroff = "preserve"\non_crash = "preserve"'
-    xl(f"create -q {config(f'exit={code}', kept)}")
+    kept = "on_poweroff = 'preserve'\non_crash = 'preserve'"
+    xl(f"create -q {config(extra, kept)}")
     wait_for(lambda: state(xl) == state_after)
     assert xl("list -v www").stdout.split()[-2] == reason
 
@@ -133,7 +138,7 @@ def test_a_domain_that_is_preserved_says_how_it_ended(
 def test_a_domain_that_is_to_restart_comes_back_with_another_number(
     xl: Xl, config: Callable[..., Path]
 ) -> None:
-    path = config("delay=300 exit=2", "on_crash = 'restart'")
+    path = config("delay=300 exit=2", "on_poweroff = 'restart'")
     xl(f"create -q {path}")
     wait_for(lambda: names(xl) == ["www"] and int(xl("domid www").stdout) > 2)
 
@@ -202,3 +207,31 @@ def test_it_fails_as_it_was_told(xl: Xl, tools: Path) -> None:
     stand_in_xl.fail(tools, list={"code": 1, "says": "cannot open xenstore"})
     assert xl("list", ended=1).stderr == "cannot open xenstore\n"
     assert xl("info").stdout
+
+
+def test_xl_in_the_foreground_stays_until_the_domain_ends_and_says_how(
+    xl: Xl, config: Callable[..., Path]
+) -> None:
+    said = xl(f"create -F -q {config('delay=300 exit=2')}").stderr
+    assert "Domain 1 has shut down, reason code 0 0x0\n" in said
+    assert names(xl) == []
+
+
+def test_xl_in_the_foreground_says_that_somebody_has_destroyed_its_domain(
+    xl: Xl, tools: Path, config: Callable[..., Path]
+) -> None:
+    command: list[str | Path] = [tools / "xl", "create", "-F", "-q", config()]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as waiting:
+        wait_for(lambda: names(xl) == ["www"])
+        xl("destroy www")
+        assert waiting.communicate(timeout=10)[1].endswith("\nDomain 1 has been destroyed.\n")
+
+
+def test_a_domain_outlives_the_xl_that_waits_for_it_and_stays_as_it_stopped(
+    xl: Xl, tools: Path, config: Callable[..., Path]
+) -> None:
+    command: list[str | Path] = [tools / "xl", "create", "-F", "-q", config("delay=1000 exit=0")]
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as waiting:
+        wait_for(lambda: names(xl) == ["www"])
+        waiting.kill()
+    wait_for(lambda: state(xl) == "---s--")

@@ -3,11 +3,18 @@
  *   --interface=TAP   the tap (default tap0), made where it is missing; it gets a random MAC
  *   --mac=MAC         or this one, as a domain's vif has it
  *
+ * Compiled with -DVIF it crashes where it is not told of a tap, as a domain without a vif does.
+ *
  * It logs to stderr, and ends with 2 for an uncaught exception such as a tap in use.
  */
 #include "tap.h"
 
-static const char *interface = "tap0", *own_mac;
+#ifdef VIF
+static const char *interface;
+#else
+static const char *interface = "tap0";
+#endif
+static const char *own_mac;
 
 static void put(const char *text, int length)
 {
@@ -31,6 +38,11 @@ static void plug(uint8_t *mac, uint32_t *secret)
 {
     struct text text = {0};
     struct ifreq request;
+    if (!interface) {
+        add(&text, "no vif");
+        say("ERROR", "netif", &text);
+        crash();
+    }
     tap = attach(interface);
     if (tap < 0)
         fail("cannot open");

@@ -15,11 +15,12 @@ from pathlib import Path
 
 from dom0_image import Image
 
+_QEMU = "qemu-system-x86_64"
 _BOOTED = "booted"
 
-# Each of the features that are left out is needed: with SMAP dom0 dies at entry, with AVX and XSAVE
-# its programs corrupt memory, under QEMU 7.2's emulation.
-_CPU = "max,-smap,-xsave,-avx,-avx2,-f16c,-fma"
+# Each of the features that are left out is needed under QEMU 7.2's emulation: with SMAP dom0 dies
+# at entry, with AVX and XSAVE its programs corrupt memory, with RDTSCP domains for PVH stop.
+_CPU = "max,-smap,-xsave,-avx,-avx2,-f16c,-fma,-rdtscp"
 _MEMORY = 4096
 _XEN = (
     "console=com1 com1=115200,8n1 dom0_mem=1500M,max:1500M dom0_max_vcpus=1 spec-ctrl=no xpti=0"
@@ -30,6 +31,8 @@ _LINUX = "console=hvc0 nokaslr mitigations=off"
 # Half a minute on an idle machine; tests of others may run beside it.
 _BOOT_SECONDS = 300.0
 _SNAPSHOT_SECONDS = 120.0
+
+_BOOT_ID = "/proc/sys/kernel/random/boot_id"
 
 _SSH = (
     *("-F", "/dev/null", "-o", "IdentitiesOnly=yes", "-o", "LogLevel=ERROR"),
@@ -63,7 +66,7 @@ class Host:
     def _command(self, layer: Path) -> list[str]:
         forward = f"user,id=net,restrict=on,hostfwd=tcp:127.0.0.1:{self.port}-:22"
         return [
-            *("qemu-system-x86_64", "-M", "pc", "-accel", "tcg,thread=multi,tb-size=1024"),
+            *(_QEMU, "-M", "pc", "-accel", "tcg,thread=multi,tb-size=1024"),
             *("-cpu", _CPU, "-smp", "1", "-m", str(_MEMORY), "-nodefaults", "-display", "none"),
             *("-kernel", "xen", "-append", _XEN, "-initrd", f"vmlinuz {_LINUX},initrd"),
             *("-drive", f"file={layer},if=virtio,cache=unsafe"),
@@ -104,21 +107,25 @@ class Host:
             line = f"mkdir -p {folder} && tar -x --no-same-owner -C {folder}"
             subprocess.run(self.ssh(line), stdin=tar.stdout, timeout=120, check=True)
 
-    def wait(self) -> None:
-        """Wait until ssh gets in. Raises TimeoutError, OSError where QEMU has ended."""
+    def wait(self, line: str = "true") -> None:
+        """Wait until it is up, and a line of shell ends well in here.
+
+        Raises TimeoutError, and OSError where QEMU has ended.
+        """
+        asked = self.ssh(f"test -e /run/host-is-up && {line}")
         deadline = time.monotonic() + _BOOT_SECONDS
-        while time.monotonic() < deadline:
+        while subprocess.run(asked, capture_output=True, check=False).returncode != 0:
             if self._qemu.poll() is not None:
-                raise OSError(
-                    f"QEMU ended with {self._qemu.returncode}: {self.console.read_text()}"
-                )
-            tried = subprocess.run(
-                self.ssh("test -e /run/host-is-up"), capture_output=True, check=False
-            )
-            if tried.returncode == 0:
-                return
+                said = self.console.read_text()
+                raise OSError(f"QEMU ended with {self._qemu.returncode}: {said}")
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"the test host is not up within {_BOOT_SECONDS:.0f} s")
             time.sleep(0.5)
-        raise TimeoutError(f"the test host is not up within {_BOOT_SECONDS:.0f} s")
+
+    def reboot(self) -> None:
+        """Boot it again, in order; return once it is up."""
+        before = self.run(f"cat {_BOOT_ID}; sync; busybox reboot").strip()
+        self.wait(f"! grep -q {before} {_BOOT_ID}")
 
     def set_clock(self) -> None:
         """Tell it what time it is: a snapshot's clock goes on from where it stood."""
@@ -144,10 +151,11 @@ def running(image: Image) -> Iterator[Host]:
     """Have the test host, as it was once it had booted; leave nothing of it but the image."""
     with tempfile.TemporaryDirectory(prefix="mh-xen-") as name:
         folder = Path(name)
-        if not image.snapshot.exists():
-            _take_snapshot(image, folder)
+        snapshot = image.snapshot(_machine())
+        if not snapshot.exists():
+            _take_snapshot(image, folder, snapshot)
         layer = folder / "layer.qcow2"
-        shutil.copy(image.snapshot, layer)
+        shutil.copy(snapshot, layer)
         host = Host(image, layer, "-loadvm", _BOOTED)
         try:
             host.wait()
@@ -157,7 +165,13 @@ def running(image: Image) -> Iterator[Host]:
             host.end()
 
 
-def _take_snapshot(image: Image, folder: Path) -> None:
+def _machine() -> str:
+    """Return what a snapshot's memory is good for: this QEMU, as it is started here."""
+    version = subprocess.run([_QEMU, "--version"], capture_output=True, text=True, check=True)
+    return version.stdout + Path(__file__).read_text()
+
+
+def _take_snapshot(image: Image, folder: Path, to: Path) -> None:
     layer = folder / "first.qcow2"
     subprocess.run(
         [*("qemu-img", "create", "-q", "-f", "qcow2", "-F", "qcow2"), "-b", image.disk, layer],
@@ -170,17 +184,20 @@ def _take_snapshot(image: Image, folder: Path) -> None:
         if "Error" in said:
             raise OSError(f"no snapshot: {said}")
         host.tell("quit")
-    except BrokenPipeError:
-        pass
     finally:
         host.end()
-    shutil.move(layer, image.snapshot)
+    new = to.with_suffix(".new")
+    shutil.move(layer, new)
+    new.rename(to)
 
 
 def _until_prompt(monitor: socket.socket) -> str:
     said = b""
     while not said.endswith(b"(qemu) "):
-        chunk = monitor.recv(4096)
+        try:
+            chunk = monitor.recv(4096)
+        except ConnectionError:  # it was told to quit
+            break
         if not chunk:
             break
         said += chunk

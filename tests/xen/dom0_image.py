@@ -11,6 +11,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -37,6 +38,8 @@ _PYTHON = "3.11"  # bookworm's
 _DEBIAN_SECONDS = 900
 _STEP_SECONDS = 600
 
+_KEPT_SECONDS = 7 * 86400
+
 # Nothing of what is mounted here is seen outside, or outlives it.
 _ALONE = ("unshare", "--mount", "--pid", "--fork", "--kill-child")
 
@@ -57,10 +60,12 @@ class Image:
         """The private key that gets in, as root."""
         return self.folder / "key"
 
-    @property
-    def snapshot(self) -> Path:
-        """A layer over the disk with the booted host's memory, `booted`, once it was made."""
-        return self.folder / "booted.qcow2"
+    def snapshot(self, machine: str) -> Path:
+        """Return where the memory of the booted host is, as a layer over the disk, once it is.
+
+        `machine` is all that it depends on beside the disk.
+        """
+        return self.folder / f"booted-{_digest(machine)}.qcow2"
 
     def boot_file(self, name: str) -> Path:
         """Return `xen`, `vmlinuz` or `initrd`."""
@@ -95,7 +100,17 @@ def built() -> Image:
         image = Image(CACHE / _digest(debian.name, *_requirements(), *_sources()))
         if not image.folder.exists():
             _make(debian, image.folder)
+        _tidy(debian, image.folder)
         return image
+
+
+def _tidy(*used: Path) -> None:
+    """Remove what nobody has asked for in a week."""
+    for folder in used:
+        os.utime(folder)
+    for folder in CACHE.iterdir():
+        if folder.is_dir() and time.time() - folder.stat().st_mtime > _KEPT_SECONDS:
+            shutil.rmtree(folder)
 
 
 def _digest(*inputs: str) -> str:
@@ -169,7 +184,7 @@ chroot root sh /srv/dom0/prepare
 umount root/proc
 rm -r root/srv/dom0
 cp -r root/srv/boot boot
-mkfs.ext4 -q -F -L root -d root disk.raw 6G
+mkfs.ext4 -q -F -L root -d root disk.raw 6G >/dev/null
 qemu-img convert -O qcow2 disk.raw disk.qcow2
 umount root
 rm -r upper work root disk.raw files

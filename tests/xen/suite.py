@@ -64,6 +64,8 @@ def _guests(folder: Path) -> list[Path]:
     made = Built(folder)
     return [
         made.image("xen").rename(folder / "stand-in.xen"),
+        made.image("xen-pv").rename(folder / "web.xen"),
+        made.image("xen-pvh").rename(folder / "web-pvh.xen"),
     ]
 
 
