@@ -325,10 +325,15 @@ def leave(site: Site) -> None:
     """End whatever a site has running, and remove its clone."""
     if not site.clone.exists():
         return
+    leave_state(site.state)
+    shutil.rmtree(site.clone)
+
+
+def leave_state(state: State) -> None:
+    """End whatever runs of a state folder's."""
     # A converge may go on that nobody follows any more.
-    wait_for(lambda: lock.holder(site.state.lock) is None)
-    for monitor in monitors_of(site.state):
+    wait_for(lambda: lock.holder(state.lock) is None)
+    for monitor in monitors_of(state):
         control.stop(monitor)
         monitor.monitor.wait_gone(5)
-    assert monitors_of(site.state) == []
-    shutil.rmtree(site.clone)
+    assert monitors_of(state) == []
