@@ -142,6 +142,47 @@ def test_an_xl_that_fails_leaves_the_old_guest_answering(
     (net.xen / "faults.json").unlink()
 
 
+@pytest.mark.parametrize(
+    ("tenders", "said"),
+    [
+        ({"xen": "/nowhere/xl"}, "/nowhere/xl is no program that can be executed"),
+        ({"xen": ["no-sudo", "-n", "xl"]}, "no-sudo is not on this host's PATH"),
+        ({"xen": ["/bin/false", "xl"]}, "ended with 1: it does not say why"),
+    ],
+)
+def test_an_xl_that_is_missing_or_not_permitted_leaves_the_old_guest_answering(
+    net: NetSite, tenders: dict[str, object], said: str
+) -> None:
+    net.command("deploy")
+    net.tell_host(tenders=tenders)
+    net.publish("two")
+    assert said in net.pull().stderr
+    assert net.page() == "one"
+
+
+def test_a_guest_for_whose_memory_xen_has_no_room_leaves_the_old_one_answering(
+    net: NetSite,
+) -> None:
+    net.command("deploy")
+    net.tell_host(limits={"targets": ["xen"], "memory": 9000})
+    net.memory = 5000
+    net.publish("two")
+    net.pull()
+    assert net.page() == "one"
+
+
+def test_the_doctor_says_how_much_memory_xen_has_left(net: NetSite) -> None:
+    net.command("deploy")
+    assert "MiB free for domains" in net.command("doctor", check=False).stdout
+
+
+def test_the_doctor_says_that_xl_does_not_work(net: NetSite) -> None:
+    stand_in_xl.fail(net.xen, info={"code": 1, "says": "xencall: error: Permission denied"})
+    doctor = net.command("doctor", check=False)
+    assert doctor.returncode == 1
+    assert "xl info ended with 1: xencall: error: Permission denied" in doctor.stdout
+
+
 def test_a_bridge_that_is_missing_is_said_before_anything_is_touched(net: NetSite) -> None:
     net.command("deploy")
     net.bind({"bridge": "br7"})

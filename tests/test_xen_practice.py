@@ -49,6 +49,7 @@ def install(net: NetSite, name: str) -> str:
     """Install for a site, whose file has its name without dots; return what was said."""
     image = f"xen/{{latest}}/{name.replace('.', '')}.xen.bz2"
     done = net.command("install", "--guest", name, "--target", "xen", "--image", image)
+    net.tell_host(tenders={"xen": str(net.xen / "xl")}, limits={"targets": ["xen"]})
     return done.stdout
 
 
