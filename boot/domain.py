@@ -28,7 +28,8 @@ from dataclasses import asdict, dataclass, field
 
 from mirage_hooks.boot import control, xl
 from mirage_hooks.boot.errors import HostError
-from mirage_hooks.boot.xl import Xl, XlError
+from mirage_hooks.boot.keeper import Keeper
+from mirage_hooks.boot.xl import Xl
 
 # What it ends with; `tender.explain_exit` has the words.
 FAILED, CRASHED, REBOOTS, REMOVED, ENDED = 84, 85, 86, 87, 88
@@ -84,9 +85,8 @@ class Tender:
         self._order = order
         self._xl = Xl(order.xl)
         self._go = go
-        self._keeper: subprocess.Popen[bytes] | None = None  # xl, until the domain is gone
+        self._keeper: Keeper | None = None
         self._console: subprocess.Popen[bytes] | None = None
-        self._said = b""
         self._id = 0
         self._left = False
         self._asked, asked = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
@@ -149,18 +149,8 @@ class Tender:
         descriptor = os.open(order.file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
             file.write(order.config)
-        try:
-            self._keeper = self._xl.start(xl.create(order.file), subprocess.PIPE, subprocess.STDOUT)
-        except OSError as error:
-            raise XlError(f"{order.xl[0]} cannot be executed: {error.strerror}") from None
-        deadline = time.monotonic() + xl.CHANGE_SECONDS
-        while (found := xl.parse_created(self._text)) is None:
-            if not self._hear(deadline, ()):
-                code = self._end_keeper()
-                late = time.monotonic() >= deadline
-                how = f"took more than {xl.CHANGE_SECONDS:g} s" if late else f"ended with {code}"
-                raise xl.failure("xl create", how, xl.last_words(self._text))
-        self._id = found
+        self._keeper = Keeper(self._xl, order.file)
+        self._id = self._keeper.made()
         self._console = self._start_console()
 
     def _start_console(self) -> "subprocess.Popen[bytes]":
@@ -177,14 +167,15 @@ class Tender:
                 with contextlib.closing(self._go), contextlib.suppress(ConnectionError):
                     return bool(self._go.recv(1))
                 return False
-            if self._keeper is not None and not self._listen():
+            if self._keeper is not None and not self._keeper.listen():
                 raise _Ended(REMOVED)
 
     def _watch(self) -> int:
         """Wait for the domain's end, or that it is asked for; return the code to end with."""
+        assert self._keeper is not None  # noqa: S101 - it was made before
         while self._asked not in self._wait([self._asked]):
-            if not self._listen():
-                return self._explain()
+            if not self._keeper.listen():
+                return _explain(self._keeper.reason)
         if os.read(self._asked, 1) == bytes([control.MAKE_WAY]):
             self._make_way()
         else:
@@ -197,21 +188,11 @@ class Tender:
             self._xl.run(xl.pause(self._id))
             self._left = True
 
-    def _explain(self) -> int:
-        match xl.parse_end(self._text):
-            case xl.POWEROFF:
-                return ENDED
-            case xl.REBOOT:
-                return REBOOTS
-            case None:
-                return REMOVED
-        return CRASHED
-
     def _ask(self) -> bool:
         """Ask the guest to end, and give it a moment; return whether it is still there then."""
         with contextlib.suppress(OSError):
             asking = self._xl.start(xl.shut_down(self._id), subprocess.DEVNULL, subprocess.DEVNULL)
-            there = self._hear_out(_ASK_SECONDS)
+            there = self._keeper is not None and self._keeper.outlasts(_ASK_SECONDS)
             xl.kill(asking)  # it would wait for an answer for a minute
             asking.wait()
             return there
@@ -224,11 +205,9 @@ class Tender:
         try:
             if not self._left:
                 self._xl.end(self._order.uuid)
-                self._hear_out(_LAST_WORDS_SECONDS)
+                self._keeper.outlasts(_LAST_WORDS_SECONDS)
         finally:
-            if self._left:
-                xl.kill(self._keeper)
-            self._end_keeper()
+            self._keeper.end(at_once=self._left)
             if self._settling.is_alive():
                 self._settling.join()
             if self._console is not None:
@@ -237,46 +216,12 @@ class Tender:
                 xl.kill(self._console)
                 self._console.wait()
 
-    # What the keeper says.
-
-    @property
-    def _text(self) -> str:
-        return self._said.decode(errors="replace")
-
     def _wait(self, watched: list[int]) -> Collection[int]:
         """Wait until one of the descriptors can be read, or the keeper has said something."""
-        if self._keeper is not None and self._keeper.stdout is not None:
-            watched = [*watched, self._keeper.stdout.fileno()]
+        if self._keeper is not None:
+            watched = [*watched, self._keeper.output]
         ready, _, _ = select.select(watched, [], [])
         return ready
-
-    def _listen(self) -> bool:
-        """Take what the keeper says; return whether it is still there."""
-        assert self._keeper is not None and self._keeper.stdout is not None  # noqa: S101
-        data = os.read(self._keeper.stdout.fileno(), 4096)
-        self._said += data
-        return bool(data)
-
-    def _hear(self, deadline: float, watched: Collection[int]) -> bool:
-        """Listen once; return whether there may be more, until a time of the monotonic clock."""
-        assert self._keeper is not None and self._keeper.stdout is not None  # noqa: S101
-        left = max(0.0, deadline - time.monotonic())
-        ready, _, _ = select.select([self._keeper.stdout.fileno(), *watched], [], [], left)
-        return bool(ready) and self._listen()
-
-    def _hear_out(self, seconds: float) -> bool:
-        """Listen until the keeper goes, so many seconds at the most; return whether it is there."""
-        deadline = time.monotonic() + seconds
-        while self._hear(deadline, ()):
-            pass
-        return time.monotonic() >= deadline
-
-    def _end_keeper(self) -> int:
-        assert self._keeper is not None  # noqa: S101
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            return self._keeper.wait(_LAST_WORDS_SECONDS)
-        xl.kill(self._keeper)
-        return self._keeper.wait()
 
     # Memory.
 
@@ -292,6 +237,18 @@ class Tender:
         deadline = time.monotonic() + _ROOM_SECONDS
         while time.monotonic() < deadline and not self._has_room():
             time.sleep(0.2)
+
+
+def _explain(reason: int | None) -> int:
+    """Return the code to end with where a domain ended for one of Xen's reasons."""
+    match reason:
+        case xl.POWEROFF:
+            return ENDED
+        case xl.REBOOT:
+            return REBOOTS
+        case None:
+            return REMOVED
+    return CRASHED
 
 
 def _fail(error: HostError) -> int:
