@@ -98,10 +98,12 @@ class Folder:
         with (self.path / "lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             xen = self._read()
-            yield xen
-            made = self.path / "domains.new"
-            made.write_text(json.dumps(asdict(xen), indent=1))
-            made.rename(self._file)
+            try:
+                yield xen
+            finally:
+                made = self.path / "domains.new"
+                made.write_text(json.dumps(asdict(xen), indent=1))
+                made.rename(self._file)
 
     def now(self) -> Xen:
         """Return the domains as they are."""

@@ -231,12 +231,15 @@ def _make(folder: Folder, xen: Xen, config: dict[str, Value], *, concluding: boo
         )
     for bridge in stand_in_xen.bridges(config):
         if not Path("/sys/class/net", bridge, "bridge").is_dir():
-            raise _libxl(
-                domid,
+            script = (
                 "libxl_device.c:1337:device_hotplug_child_death_cb: script: Could not find bridge"
-                f" device {bridge}",
-                "libxl_create.c:1921:domcreate_attach_devices: Domain {}:unable to add vif devices",
+                f" device {bridge}"
             )
+            not_added = (
+                "libxl_create.c:1921:domcreate_attach_devices: Domain {}:unable to add vif devices"
+            )
+            # Once when it is brought up, and once when it is taken down.
+            raise _libxl(domid, script, not_added, script)
     identity = str(config.get("uuid", uuid.uuid4()))
     made = Domain(domid, name, identity, memory, config)
     return stand_in_xen.create(folder, xen, made, concluding=concluding)

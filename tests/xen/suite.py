@@ -56,7 +56,7 @@ def _bring(host: Host) -> None:
         (wheel,) = Path(folder).iterdir()
         host.copy([wheel, REPOSITORY / "tests", REPOSITORY / "setup.cfg"], _SUITE)
         host.copy(_guests(Path(folder)), "/srv/guests")
-    pip = f"{_PROGRAMS}/pip install --quiet --disable-pip-version-check --no-index --no-deps"
+    pip = f"{_PROGRAMS}/pip install --quiet --disable-pip-version-check --no-index --no-deps --no-compile"
     host.run(f"cd {_SUITE} && {pip} *.whl", 120)
 
 
