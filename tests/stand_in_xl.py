@@ -188,17 +188,15 @@ def _stay(folder: Folder, domain: Domain) -> None:
         file=sys.stderr,
         flush=True,
     )
-    while True:
-        with folder.changing() as xen:
-            found = xen.numbered(str(domain.domid))
-            if found is None:
-                print(f"{here} has been destroyed.", file=sys.stderr)
-                return
-            if found.reason is not None:
-                code = stand_in_xen.REASONS[found.reason]
-                action = stand_in_xen.conclude(folder, xen, found)
-                break
+    while (found := folder.now().numbered(str(domain.domid))) is not None and not found.reason:
         time.sleep(0.02)
+    with folder.changing() as xen:
+        found = xen.numbered(str(domain.domid))
+        if found is None or found.reason is None:
+            print(f"{here} has been destroyed.", file=sys.stderr)
+            return
+        code = stand_in_xen.REASONS[found.reason]
+        action = stand_in_xen.conclude(folder, xen, found)
     said = [
         f"{here} has shut down, reason code {code} 0x{code}",
         f"Action for shutdown reason code {code} is {action}",
@@ -409,7 +407,7 @@ def _console(folder: Folder, arguments: list[str]) -> None:
     console = folder.console(domid)
     shown = 0
     while True:
-        domain = folder.now().find(str(domid))
+        domain = folder.now().numbered(str(domid))
         # One that has stopped and is preserved keeps xl waiting.
         over = domain is None
         data = console.read_bytes()[shown:] if console.exists() else b""
