@@ -239,8 +239,9 @@ def test_xl_in_the_foreground_says_that_somebody_has_destroyed_its_domain(
 def test_a_domain_outlives_the_xl_that_waits_for_it_and_stays_as_it_stopped(
     xl: Xl, tools: Path, config: Callable[..., Path]
 ) -> None:
-    command: list[str | Path] = [tools / "xl", "create", "-F", "-q", config("delay=1000 exit=0")]
+    command: list[str | Path] = [tools / "xl", "create", "-F", "-p", "-q", config("exit=0")]
     with subprocess.Popen(command, stderr=subprocess.DEVNULL) as waiting:
         wait_for(lambda: names(xl) == ["www"])
         waiting.kill()
+    xl("unpause www")
     wait_for(lambda: state(xl) == "---s--")
