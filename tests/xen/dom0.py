@@ -123,7 +123,9 @@ class Host:
 
     def reboot(self) -> None:
         """Boot it again, in order; return once it is up."""
-        before = self.run(f"cat {_BOOT_ID}; sync; busybox reboot").strip()
+        # In a moment: this very connection is to end first.
+        reboot = "(sleep 1; sync; busybox reboot) </dev/null >/dev/null 2>&1 &"
+        before = self.run(f"cat {_BOOT_ID}; {reboot}").strip()
         self.wait(f"! grep -q {before} {_BOOT_ID}")
 
     def set_clock(self) -> None:
