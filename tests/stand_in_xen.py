@@ -98,15 +98,17 @@ class Folder:
         with (self.path / "lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             xen = self._read()
-            yield xen
-            made = self.path / "domains.new"
-            made.write_text(json.dumps(asdict(xen), indent=1))
-            made.rename(self._file)
+            try:
+                yield xen
+            finally:
+                made = self.path / "domains.new"
+                made.write_text(json.dumps(asdict(xen), indent=1))
+                made.rename(self._file)
 
     def now(self) -> Xen:
         """Return the domains as they are."""
-        with self.changing() as xen:
-            return xen
+        # The file is always whole: it is replaced, not written over.
+        return self._read()
 
     def console(self, domid: int) -> Path:
         """Return the file that a domain's console is in."""
@@ -117,9 +119,10 @@ class Folder:
         return self.path / "domains.json"
 
     def _read(self) -> Xen:
-        if not self._file.exists():
+        try:
+            kept = json.loads(self._file.read_text())
+        except FileNotFoundError:
             return Xen()
-        kept = json.loads(self._file.read_text())
         return Xen(**{**kept, "domains": [Domain(**each) for each in kept["domains"]]})
 
 

@@ -7,17 +7,17 @@ ends with is that of Xen 4.17 as Debian has it: tests/xen/inside/test_recorder.p
 It leaves out what nobody here has asked for yet, and gives its guests no memory.
 """
 
-import ast
 import json
 import os
 import sys
 import time
-import uuid
 from collections.abc import Callable
 from pathlib import Path
 
 import stand_in_xen
-from stand_in_xen import HOST, HOST_MEMORY, Domain, Folder, Value, Xen
+import stand_in_xl_create
+from stand_in_xen import HOST, HOST_MEMORY, Domain, Folder, Xen
+from stand_in_xl_create import RefusedError
 
 NAMES = ("xl", "xenstore-read", "xenstore-write", "xenstore-ls")
 
@@ -40,15 +40,6 @@ _TAKING = {
     "shutdown",
     "console",
 }
-
-
-class RefusedError(Exception):
-    """What xl says on stderr, and what it ends with."""
-
-    def __init__(self, said: str, code: int) -> None:
-        super().__init__(said)
-        self.said = said
-        self.code = code
 
 
 def installed(folder: Path) -> Path:
@@ -127,37 +118,7 @@ def _found(xen: Xen, wanted: str) -> Domain:
     return domain
 
 
-def _libxl(domid: int, *said: str) -> RefusedError:
-    """Return what libxl says of a domain that it could not make, and took away again."""
-    gone = (
-        "libxl_domain.c:1183:libxl__destroy_domid: Domain {}:Non-existant domain",
-        "libxl_domain.c:1137:domain_destroy_callback: Domain {}:Unable to destroy guest",
-        "libxl_domain.c:1064:domain_destroy_cb: Domain {}:Destruction of domain failed",
-    )
-    lines = [line if line.startswith("xc:") else f"libxl: error: {line}" for line in (*said, *gone)]
-    return RefusedError("\n".join(line.format(domid) for line in lines), 3)
-
-
 # Creating.
-
-
-def _parse(text: str, path: str) -> dict[str, Value]:
-    # xl's syntax (xl.cfg(5)) is, for all that is used here, Python's.
-    try:
-        statements = ast.parse(text).body
-        return {
-            statement.targets[0].id: ast.literal_eval(statement.value)
-            for statement in statements
-            if isinstance(statement, ast.Assign) and isinstance(statement.targets[0], ast.Name)
-        }
-    except (SyntaxError, ValueError) as error:
-        line = getattr(error, "lineno", 1)
-        near = text.splitlines()[line - 1].partition("=")[2]
-        raise RefusedError(
-            f"{path}:{line}: config parsing error near `{near}': lexical error\n"
-            "Failed to parse config: Invalid argument",
-            1,
-        ) from None
 
 
 def _create(folder: Folder, arguments: list[str]) -> None:
@@ -168,13 +129,13 @@ def _create(folder: Folder, arguments: list[str]) -> None:
         raise RefusedError(f"Failed to read config file: {rest[0]}: {error.strerror}", 3) from None
     if "-q" not in options:
         print(f"Parsing config from {rest[0]}", file=sys.stderr)
-    config = _parse("\n".join([text, *rest[1:]]), rest[0])
+    config = stand_in_xl_create.parse("\n".join([text, *rest[1:]]), rest[0])
     if "name" not in config:
         raise RefusedError("Domain name must be specified.", 1)
     if "kernel" not in config:
         raise RefusedError("Neither kernel nor bootloader specified", 1)
     with folder.changing() as xen:
-        made = _make(folder, xen, config, concluding="-F" not in options)
+        made = stand_in_xl_create.make(folder, xen, config, concluding="-F" not in options)
         if "-p" not in options:
             stand_in_xen.resume(made)
     if "-F" in options:
@@ -188,17 +149,15 @@ def _stay(folder: Folder, domain: Domain) -> None:
         file=sys.stderr,
         flush=True,
     )
-    while True:
-        with folder.changing() as xen:
-            found = xen.numbered(str(domain.domid))
-            if found is None:
-                print(f"{here} has been destroyed.", file=sys.stderr)
-                return
-            if found.reason is not None:
-                code = stand_in_xen.REASONS[found.reason]
-                action = stand_in_xen.conclude(folder, xen, found)
-                break
+    while (found := folder.now().numbered(str(domain.domid))) is not None and not found.reason:
         time.sleep(0.02)
+    with folder.changing() as xen:
+        found = xen.numbered(str(domain.domid))
+        if found is None or found.reason is None:
+            print(f"{here} has been destroyed.", file=sys.stderr)
+            return
+        code = stand_in_xen.REASONS[found.reason]
+        action = stand_in_xen.conclude(folder, xen, found)
     said = [
         f"{here} has shut down, reason code {code} 0x{code}",
         f"Action for shutdown reason code {code} is {action}",
@@ -206,64 +165,6 @@ def _stay(folder: Folder, domain: Domain) -> None:
     if action == "destroy":
         said.append(f"{here} needs to be cleaned up: destroying the domain")
     print("\n".join([*said, "Done. Exiting now"]), file=sys.stderr)
-
-
-def _make(folder: Folder, xen: Xen, config: dict[str, Value], *, concluding: bool) -> Domain:
-    name, domid = str(config["name"]), xen.next
-    # A number is spent on a domain that comes to nothing, too.
-    xen.next += 1
-    if xen.named(name) is not None:
-        raise _libxl(
-            domid,
-            f'libxl_domain.c:81:libxl__domain_rename: Domain {{}}:Domain with name "{name}" already'
-            " exists.",
-            "libxl_create.c:1296:initiate_domain_create: Domain {}:cannot make domain: -6",
-        )
-    _look_at_kernel(Path(str(config["kernel"])), domid)
-    memory = int(str(config.get("memory", stand_in_xen.DEFAULT_MEMORY)))
-    if memory > xen.free_memory:
-        raise _libxl(
-            domid,
-            "xc: error: panic: xg_dom_boot.c:119: xc_dom_boot_mem_init: can't allocate low memory"
-            " for domain: Out of memory",
-            "libxl_dom.c:586:libxl__build_dom: xc_dom_boot_mem_init failed: Cannot allocate memory",
-            _NOT_BUILT,
-        )
-    for bridge in stand_in_xen.bridges(config):
-        if not Path("/sys/class/net", bridge, "bridge").is_dir():
-            raise _libxl(
-                domid,
-                "libxl_device.c:1337:device_hotplug_child_death_cb: script: Could not find bridge"
-                f" device {bridge}",
-                "libxl_create.c:1921:domcreate_attach_devices: Domain {}:unable to add vif devices",
-            )
-    identity = str(config.get("uuid", uuid.uuid4()))
-    made = Domain(domid, name, identity, memory, config)
-    return stand_in_xen.create(folder, xen, made, concluding=concluding)
-
-
-_NOT_BUILT = "libxl_create.c:1640:domcreate_rebuild_done: Domain {}:cannot (re-)build domain: -3"
-
-
-def _look_at_kernel(kernel: Path, domid: int) -> None:
-    try:
-        start = kernel.read_bytes()[:4]
-    except OSError as error:
-        raise _libxl(
-            domid,
-            f"xc: error: panic: xg_dom_core.c:205: failed to open file '{kernel}':"
-            f" {error.strerror}: Internal error",
-            f"libxl_dom.c:646:libxl__build_pv: xc_dom_kernel_file failed: {error.strerror}",
-            _NOT_BUILT,
-        ) from None
-    if start != b"\x7fELF":
-        raise _libxl(
-            domid,
-            "xc: error: panic: xg_dom_core.c:689: xc_dom_find_loader: no loader found: Invalid"
-            " kernel",
-            "libxl_dom.c:571:libxl__build_dom: xc_dom_parse_image failed",
-            _NOT_BUILT,
-        )
 
 
 # Looking.
@@ -406,7 +307,7 @@ def _console(folder: Folder, arguments: list[str]) -> None:
     console = folder.console(domid)
     shown = 0
     while True:
-        domain = folder.now().find(str(domid))
+        domain = folder.now().numbered(str(domid))
         # One that has stopped and is preserved keeps xl waiting.
         over = domain is None
         data = console.read_bytes()[shown:] if console.exists() else b""

@@ -112,15 +112,24 @@ def test_a_domain_is_known_by_its_new_name_and_keeps_its_uuid(
     assert identity in xl("list -v").stdout
 
 
-def test_the_end_of_a_guest_ends_its_domain_and_its_console(
+def test_the_end_of_a_guest_ends_its_domain(xl: Xl, config: Callable[..., Path]) -> None:
+    xl(f"create -q {config('exit=2')}")
+    wait_for(lambda: names(xl) == [])
+
+
+def test_a_console_has_what_was_said_before_and_ends_with_its_domain(
     xl: Xl, tools: Path, config: Callable[..., Path]
 ) -> None:
-    xl(f"create -q -p {config('exit=2')}")
+    path = config("exit=2", "on_poweroff = 'preserve'")
+    xl(f"create -q {path}")
+    wait_for(lambda: state(xl) == "---s--")
     command: list[str | Path] = [tools / "xl", "console", "www"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as console:
-        xl("unpause www")
-        assert "asked to exit" in console.communicate(timeout=10)[0]
-    assert names(xl) == []
+        assert console.stdout is not None
+        assert "asked to exit" in console.stdout.readline()
+        assert console.poll() is None
+        xl("destroy www")
+        assert console.wait(10) == 0
 
 
 @pytest.mark.parametrize(
@@ -230,8 +239,9 @@ def test_xl_in_the_foreground_says_that_somebody_has_destroyed_its_domain(
 def test_a_domain_outlives_the_xl_that_waits_for_it_and_stays_as_it_stopped(
     xl: Xl, tools: Path, config: Callable[..., Path]
 ) -> None:
-    command: list[str | Path] = [tools / "xl", "create", "-F", "-q", config("delay=1000 exit=0")]
+    command: list[str | Path] = [tools / "xl", "create", "-F", "-p", "-q", config("exit=0")]
     with subprocess.Popen(command, stderr=subprocess.DEVNULL) as waiting:
         wait_for(lambda: names(xl) == ["www"])
         waiting.kill()
+    xl("unpause www")
     wait_for(lambda: state(xl) == "---s--")

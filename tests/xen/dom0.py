@@ -21,12 +21,18 @@ _BOOTED = "booted"
 # Each of the features that are left out is needed under QEMU 7.2's emulation: with SMAP dom0 dies
 # at entry, with AVX and XSAVE its programs corrupt memory, with RDTSCP domains for PVH stop.
 _CPU = "max,-smap,-xsave,-avx,-avx2,-f16c,-fma,-rdtscp"
-_MEMORY = 4096
 _XEN = (
     "console=com1 com1=115200,8n1 dom0_mem=1500M,max:1500M dom0_max_vcpus=1 spec-ctrl=no xpti=0"
     " noreboot"
 )
 _LINUX = "console=hvc0 nokaslr mitigations=off"
+
+# All that a snapshot's memory depends on, beside QEMU's version.
+_MACHINE = (
+    *("-M", "pc", "-accel", "tcg,thread=multi,tb-size=1024", "-cpu", _CPU, "-smp", "1"),
+    *("-m", "4096", "-nodefaults", "-display", "none", "-device", "virtio-net,netdev=net"),
+    *("-kernel", "xen", "-append", _XEN, "-initrd", f"vmlinuz {_LINUX},initrd"),
+)
 
 # Half a minute on an idle machine; tests of others may run beside it.
 _BOOT_SECONDS = 300.0
@@ -48,8 +54,10 @@ class Host:
         self._image = image
         self._folder = layer.parent
         self.port = _free_port()
+        # What Xen and Linux say, and what QEMU itself does.
         self.console = self._folder / "console"
-        with self.console.open("ab") as said:
+        self._said = self._folder / "qemu"
+        with self._said.open("wb") as said:
             self._qemu = subprocess.Popen(
                 [*self._command(layer), *options],
                 cwd=image.boot_file("xen").parent,
@@ -66,26 +74,17 @@ class Host:
     def _command(self, layer: Path) -> list[str]:
         forward = f"user,id=net,restrict=on,hostfwd=tcp:127.0.0.1:{self.port}-:22"
         return [
-            *(_QEMU, "-M", "pc", "-accel", "tcg,thread=multi,tb-size=1024"),
-            *("-cpu", _CPU, "-smp", "1", "-m", str(_MEMORY), "-nodefaults", "-display", "none"),
-            *("-kernel", "xen", "-append", _XEN, "-initrd", f"vmlinuz {_LINUX},initrd"),
-            *("-drive", f"file={layer},if=virtio,cache=unsafe"),
-            *("-netdev", forward, "-device", "virtio-net,netdev=net"),
-            *("-serial", f"file:{self.console}.com1"),
+            # Whatever becomes of the test, QEMU goes with it.
+            *("setpriv", "--pdeathsig", "KILL", _QEMU, *_MACHINE),
+            *("-drive", f"file={layer},if=virtio,cache=unsafe", "-netdev", forward),
+            *("-serial", f"file:{self.console}"),
             *("-monitor", f"unix:{self._folder}/monitor,server,nowait"),
         ]
 
     def ssh(self, *command: str) -> list[str]:
         """Return the command that runs a line of shell in here, or a shell."""
-        return [
-            "ssh",
-            *_SSH,
-            "-i",
-            str(self._image.key),
-            f"-p{self.port}",
-            "root@127.0.0.1",
-            *command,
-        ]
+        here = ("-i", str(self._image.key), f"-p{self.port}", "root@127.0.0.1")
+        return ["ssh", *_SSH, *here, *command]
 
     def run(self, line: str, seconds: float = 60.0, check: bool = True) -> str:
         """Run a line of shell in here to its end; return what it printed."""
@@ -116,7 +115,7 @@ class Host:
         deadline = time.monotonic() + _BOOT_SECONDS
         while subprocess.run(asked, capture_output=True, check=False).returncode != 0:
             if self._qemu.poll() is not None:
-                said = self.console.read_text()
+                said = self._said.read_text()
                 raise OSError(f"QEMU ended with {self._qemu.returncode}: {said}")
             if time.monotonic() > deadline:
                 raise TimeoutError(f"the test host is not up within {_BOOT_SECONDS:.0f} s")
@@ -124,7 +123,9 @@ class Host:
 
     def reboot(self) -> None:
         """Boot it again, in order; return once it is up."""
-        before = self.run(f"cat {_BOOT_ID}; sync; busybox reboot").strip()
+        # In a moment: this very connection is to end first.
+        reboot = "(sleep 1; sync; busybox reboot) </dev/null >/dev/null 2>&1 &"
+        before = self.run(f"cat {_BOOT_ID}; {reboot}").strip()
         self.wait(f"! grep -q {before} {_BOOT_ID}")
 
     def set_clock(self) -> None:
@@ -166,9 +167,8 @@ def running(image: Image) -> Iterator[Host]:
 
 
 def _machine() -> str:
-    """Return what a snapshot's memory is good for: this QEMU, as it is started here."""
     version = subprocess.run([_QEMU, "--version"], capture_output=True, text=True, check=True)
-    return version.stdout + Path(__file__).read_text()
+    return "\0".join([version.stdout, *_MACHINE])
 
 
 def _take_snapshot(image: Image, folder: Path, to: Path) -> None:

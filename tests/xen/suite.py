@@ -56,8 +56,8 @@ def _bring(host: Host) -> None:
         (wheel,) = Path(folder).iterdir()
         host.copy([wheel, REPOSITORY / "tests", REPOSITORY / "setup.cfg"], _SUITE)
         host.copy(_guests(Path(folder)), "/srv/guests")
-    pip = f"{_PROGRAMS}/pip install --quiet --disable-pip-version-check --no-index --no-deps"
-    host.run(f"cd {_SUITE} && {pip} *.whl", 120)
+    options = "--quiet --disable-pip-version-check --no-index --no-deps --no-compile"
+    host.run(f"cd {_SUITE} && {_PROGRAMS}/pip install {options} *.whl", 120)
 
 
 def _guests(folder: Path) -> list[Path]:
