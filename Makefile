@@ -14,13 +14,19 @@ READY := $(VENV)/.ready
 BENCH := .venv-bench
 SOURCES := $(wildcard boot/*.py boot/*/*.py hooks/*.py installer/*.py installer/*/*.py)
 
+# Tests wait more than they compute.
+WORKERS := $(shell expr 2 '*' `nproc`)
+XDIST := --numprocesses $(WORKERS) --dist worksteal
+# Programs that tests start thousands of times start faster where what was compiled of them is kept.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: demo test test-systemd test-xen test-faults fuzz lint bench clean
 
 demo: $(READY)
 	@$(VENV)/bin/python contrib/demo.py
 
 test: $(READY)
-	$(VENV)/bin/pytest --numprocesses auto $(PYTEST)
+	$(VENV)/bin/pytest $(XDIST) $(PYTEST)
 
 test-systemd: $(READY)
 	TEST_SYSTEMD=1 $(VENV)/bin/pytest -m systemd
@@ -29,10 +35,10 @@ test-xen: $(READY)
 	$(VENV)/bin/python tests/xen/suite.py $(PYTEST)
 
 test-faults: $(READY)
-	FAULTS=full $(VENV)/bin/pytest --numprocesses auto --dist worksteal tests/faults
+	FAULTS=full $(VENV)/bin/pytest $(XDIST) tests/faults
 
 fuzz: $(READY)
-	HYPOTHESIS_PROFILE=long $(VENV)/bin/pytest --numprocesses auto tests/properties
+	HYPOTHESIS_PROFILE=long $(VENV)/bin/pytest $(XDIST) tests/properties
 
 lint: $(READY)
 	$(VENV)/bin/ruff check .

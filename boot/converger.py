@@ -28,12 +28,13 @@ from mirage_hooks.boot.errors import Error
 from mirage_hooks.boot.execution import Execution
 from mirage_hooks.boot.guest import short
 from mirage_hooks.boot.host import Host
+from mirage_hooks.boot.intent import HELD, Intent, Pause
 from mirage_hooks.boot.journal import Journal
 from mirage_hooks.boot.manifest import DesiredState
 from mirage_hooks.boot.outcome import Outcome
 from mirage_hooks.boot.plan import Action, Known, Verb, Wish, as_before, pin_holds, plan
 from mirage_hooks.boot.process import boot_id
-from mirage_hooks.boot.record import HELD, Intent, Pause, State
+from mirage_hooks.boot.record import State
 from mirage_hooks.boot.repository import Repository
 from mirage_hooks.boot.request import Request
 from mirage_hooks.boot.revision import Revision

@@ -5,8 +5,9 @@ from uuid import UUID
 
 from mirage_hooks.boot import links
 from mirage_hooks.boot.errors import HostError
+from mirage_hooks.boot.generation import Generation
 from mirage_hooks.boot.host import Host
-from mirage_hooks.boot.record import Generation, State
+from mirage_hooks.boot.record import State
 from mirage_hooks.boot.targets import xen
 from mirage_hooks.boot.targets.tending import Others
 

@@ -2,7 +2,6 @@
 
 import contextlib
 import http.client
-import re
 import socket
 import ssl
 import threading
@@ -11,10 +10,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from mirage_hooks.boot import console, sockets
+from mirage_hooks.boot import sockets
 from mirage_hooks.boot.console import harmless
 from mirage_hooks.boot.control import MonitorState
 from mirage_hooks.boot.errors import HostError
+from mirage_hooks.boot.expect import Expectation
 from mirage_hooks.boot.guest import Check, seconds, split_address, split_url
 from mirage_hooks.boot.ping import ping
 
@@ -58,10 +58,14 @@ _Probe = Callable[[MonitorState, float], str | None]
 
 
 def examine(check: Check, subject: Subject) -> Verdict:
-    """Try a check until it passes, the guest ends, or its time is up."""
+    """Try a check until it passes, the guest ends, or its time is up. Raises OSError."""
+    with contextlib.ExitStack() as ending:
+        return _examine(check, subject, _probes(check, subject, ending))
+
+
+def _examine(check: Check, subject: Subject, probes: list[_Probe]) -> Verdict:
     began = time.monotonic()
     deadline = began + seconds(check.within)
-    probes = _probes(check, subject)
     pause = _FIRST_PAUSE
     while True:
         state = subject.state()
@@ -97,7 +101,7 @@ def _praise(check: Check) -> str:
     return ", ".join(passed)
 
 
-def _probes(check: Check, subject: Subject) -> list[_Probe]:
+def _probes(check: Check, subject: Subject, ending: contextlib.ExitStack) -> list[_Probe]:
     probes: list[_Probe] = []
     if check.ping:
         probes.append(lambda _, left: _ping(subject.reachable(), left))
@@ -112,8 +116,9 @@ def _probes(check: Check, subject: Subject) -> list[_Probe]:
         probes.append(lambda _, left: _http(url, left))
         probes.append(lambda state, _: _foreign(state, port, subject.ports))
     if check.console is not None:
-        pattern = re.compile(check.console)
-        probes.append(lambda _, __: _console(subject.console, pattern))
+        expected = Expectation(subject.console, check.console, seconds(check.within))
+        ending.enter_context(contextlib.closing(expected))
+        probes.append(lambda _, left: expected.missing(left))
     return probes
 
 
@@ -195,9 +200,3 @@ def _foreign(state: MonitorState, port: int, ports: tuple[int, ...]) -> str | No
     if any(endpoint.port == port for endpoint in sockets.observed(state.tender.pid)):
         return None
     return f"port {port} answered, but it is not this guest's: the guest did not open it"
-
-
-def _console(path: str, pattern: re.Pattern[str]) -> str | None:
-    if any(map(pattern.search, console.said(path, 10_000))):
-        return None
-    return f"no line on the console like {pattern.pattern!r}"

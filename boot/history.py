@@ -10,7 +10,8 @@ import msgspec
 
 from mirage_hooks.boot import journal
 from mirage_hooks.boot.files import append_durably
-from mirage_hooks.boot.record import Generation, State
+from mirage_hooks.boot.generation import Generation
+from mirage_hooks.boot.record import State
 
 # Past this size a history is set aside (once: .1 is replaced): a thousand lines and more.
 _ROTATE_BYTES = 1 << 20

@@ -9,9 +9,10 @@ from mirage_hooks.boot import console as consoles
 from mirage_hooks.boot import control, health, network, sockets
 from mirage_hooks.boot.control import MonitorState
 from mirage_hooks.boot.errors import HostError
+from mirage_hooks.boot.generation import Generation, Phase
 from mirage_hooks.boot.health import Subject, Verdict
 from mirage_hooks.boot.journal import Journal
-from mirage_hooks.boot.record import Generation, Phase, State
+from mirage_hooks.boot.record import State
 from mirage_hooks.boot.watch import Watch
 
 _CONSOLE_LINES = 10

@@ -3,8 +3,8 @@
 from collections.abc import Set
 from dataclasses import dataclass
 
+from mirage_hooks.boot.generation import Generation
 from mirage_hooks.boot.plan import Known
-from mirage_hooks.boot.record import Generation
 
 # Generations whose folders stay whatever became of them: consoles and failed marks of late.
 RECENT = 10

@@ -19,24 +19,17 @@ import signal
 import socket
 import sys
 import time
-from collections import deque
 
 from daemon import DaemonContext
 
 from mirage_hooks.boot import control, journal, learned
 from mirage_hooks.boot.console import ConsoleLog
 from mirage_hooks.boot.control import MonitorState, Orders
+from mirage_hooks.boot.listener import Listener, answer
 from mirage_hooks.boot.process import identify
+from mirage_hooks.boot.restarts import Again, Finished, GivenUp, decide
 from mirage_hooks.boot.tell import Teller
 from mirage_hooks.boot.tender import Tender
-
-# Exit codes a MirageOS guest is not booted again after: --help (63) and a bad argument (64) come
-# back the same every time.
-_HOPELESS = frozenset({63, 64})
-
-# Restarts wait FIRST seconds, then twice as long each time, LONGEST at the most.
-_BACKOFF_FIRST = 0.5
-_BACKOFF_LONGEST = 60.0
 
 # Past this size the monitor's own log is set aside.
 _LOG = "monitor.log"
@@ -58,13 +51,13 @@ class Monitor:
         )
         self._restart = orders.restart
         self._record = orders.record
-        self._restarts: deque[float] = deque()
+        self._restarts: tuple[float, ...] = ()
         self._selector = selectors.DefaultSelector()
         self._controller: socket.socket | None = controller
-        self._buffers: dict[socket.socket, bytes] = {}
         self._restart_at: float | None = None
         self._noted = True
-        self._listener = self._listen(orders.socket)
+        self._listener = Listener(orders.socket, self._selector, self._do, self._on_hang_up)
+        self._listener.take(controller)
         self.state = MonitorState(
             "armed", identify(os.getpid()), None, orders.socket, grace=orders.grace
         )
@@ -78,10 +71,6 @@ class Monitor:
         for signum in (signal.SIGTERM, signal.SIGHUP):
             signal.signal(signum, lambda *_: None)
         self._arm()
-        if self._controller is not None:
-            self._selector.register(self._controller, selectors.EVENT_READ, self._on_request)
-            self._buffers[self._controller] = b""
-        self._selector.register(self._listener, selectors.EVENT_READ, self._on_connection)
         self._selector.register(wakeup, selectors.EVENT_READ, self._on_signal)
         self._selector.register(self._tender.trigger, selectors.EVENT_READ, self._on_armed)
         while self.state.phase in control.LIVE:
@@ -198,36 +187,24 @@ class Monitor:
 
     def _judge(self) -> None:
         """Apply the restart policy to a guest that has ended."""
-        code, policy = self.state.exit_code, self._restart
-        wanted = policy.on == "always" or (policy.on == "failure" and code != 0)
-        if not wanted or code in _HOPELESS:
-            why = "" if wanted else f"; its restart policy is {policy.on!r}"
-            if code in _HOPELESS:
-                why = "; starting it again would end the same"
-            self._event("guest.ended", f"{self.state.exit}{why}", exit=code)
-            self._enter("finished")
-            return
-        now = time.monotonic()
-        while self._restarts and self._restarts[0] < now - policy.window:
-            self._restarts.popleft()
-        if len(self._restarts) >= policy.limit:
-            self._event(
-                "guest.given-up",
-                f"{self.state.exit}; given up after its limit of restarts ({policy.limit} in "
-                f"{policy.window:g} s): `mirage-hooks reboot {self._orders.guest}` tries again",
-                exit=code,
-            )
-            self._enter("given-up")
-            return
-        wait = min(_BACKOFF_FIRST * 2 ** min(len(self._restarts), 16), _BACKOFF_LONGEST)
-        self._restarts.append(now)
-        self._restart_at = now + wait
-        self._event(
-            "guest.restarting",
-            f"{self.state.exit}; restart {len(self._restarts)} of {policy.limit} in {wait:g} s",
-            exit=code,
-        )
-        self._enter("backing-off")
+        policy, now = self._restart, time.monotonic()
+        ended, code = self.state.exit, self.state.exit_code
+        match decide(policy, code, self._restarts, now):
+            case Again(wait, counted):
+                self._restarts, self._restart_at = counted, now + wait
+                text = f"{ended}; restart {len(counted)} of {policy.limit} in {wait:g} s"
+                self._event("guest.restarting", text, exit=code)
+                self._enter("backing-off")
+            case Finished(why):
+                self._event("guest.ended", f"{ended}; {why}", exit=code)
+                self._enter("finished")
+            case GivenUp():
+                text = (
+                    f"{ended}; given up after its limit of restarts ({policy.limit} in "
+                    f"{policy.window:g} s): `mirage-hooks reboot {self._orders.guest}` tries again"
+                )
+                self._event("guest.given-up", text, exit=code)
+                self._enter("given-up")
 
     def _boot_again(self) -> None:
         self._restart_at = None
@@ -280,36 +257,13 @@ class Monitor:
             return
         self._appear()
         with contextlib.suppress(OSError):
-            os.makedirs(os.path.dirname(self._orders.socket), 0o700, exist_ok=True)
-            listener = self._listen(self._orders.socket)
-            self._selector.unregister(self._listener)
-            self._listener.close()
-            self._listener = listener
-            self._selector.register(listener, selectors.EVENT_READ, self._on_connection)
+            self._listener.reopen()
 
     def _appear(self) -> None:
         """Be recorded, also where the folder was lost."""
         with contextlib.suppress(OSError):
             os.makedirs(os.path.dirname(self._state_file), 0o700, exist_ok=True)
         self._note_state()
-
-    def _on_connection(self, listener: socket.socket) -> None:
-        connection, _ = listener.accept()
-        connection.setblocking(False)  # who does not read is hung up on, and stalls no guest
-        self._buffers[connection] = b""
-        self._selector.register(connection, selectors.EVENT_READ, self._on_request)
-
-    def _on_request(self, connection: socket.socket) -> None:
-        try:
-            data = connection.recv(65536)
-        except OSError:
-            data = b""
-        if not data:
-            self._hang_up(connection)
-            return
-        *lines, self._buffers[connection] = (self._buffers[connection] + data).split(b"\n")
-        for line in lines:
-            self._do(connection, control.parse_request(line))
 
     def _do(self, connection: socket.socket, request: dict[str, object]) -> None:
         match request:
@@ -332,16 +286,9 @@ class Monitor:
         self._answer(connection)
 
     def _answer(self, connection: socket.socket, **more: object) -> None:
-        try:
-            connection.sendall(control.encode({**control.state_to(self.state), **more}))
-        except OSError:
-            with contextlib.suppress(OSError):
-                connection.shutdown(socket.SHUT_RDWR)
+        answer(connection, {**control.state_to(self.state), **more})
 
-    def _hang_up(self, connection: socket.socket) -> None:
-        self._selector.unregister(connection)
-        connection.close()
-        del self._buffers[connection]
+    def _on_hang_up(self, connection: socket.socket) -> None:
         if connection is not self._controller:
             return
         self._controller = None
@@ -350,19 +297,10 @@ class Monitor:
         elif self.state.phase == "exited":
             self._judge()
 
-    def _listen(self, path: str) -> socket.socket:
-        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(path)
-        listener.bind(path)
-        listener.listen()
-        return listener
-
     def _say_goodbye(self) -> None:
         """Record the end after answering: nobody waits for the disk."""
         self._enter(self.state.phase)
-        with contextlib.suppress(OSError):
-            os.unlink(self._orders.socket)
+        self._listener.close()
 
 
 def main() -> None:

@@ -9,7 +9,7 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 
 import msgspec
@@ -17,9 +17,11 @@ import psutil
 
 from mirage_hooks.boot import control, runtime, survey
 from mirage_hooks.boot.control import MonitorState
+from mirage_hooks.boot.generation import Generation, Phase
+from mirage_hooks.boot.intent import HELD, Intent
 from mirage_hooks.boot.journal import Journal
 from mirage_hooks.boot.process import ProcessId, identify
-from mirage_hooks.boot.record import HELD, DamagedError, Generation, Intent, Phase, State
+from mirage_hooks.boot.record import DamagedError, State
 
 _MODULE = "mirage_hooks.boot.monitor"
 # How long a monitor may take to listen again, seconds.
@@ -32,12 +34,11 @@ def rebuild(state: State, journal: Journal) -> None:
 
     The caller holds the lock.
     """
-    lost = survey.damaged(state)
+    monitors, lost = survey.read_all(state)
     for error in lost:
         _set_aside(journal, error)
     for guest in (error.guest for error in lost if error.is_intent):
         _hold_again(state, journal, guest)
-    monitors = list(_recorded(state))
     recorded = {monitor.socket for monitor in monitors}
     for path in sorted(runtime.folder(state.folder.parent).iterdir()):
         if str(path) not in recorded:
@@ -65,14 +66,6 @@ def _hold_again(state: State, journal: Journal, guest: str) -> None:
     journal.event("state.rebuilt", text, guest=guest)
 
 
-def _recorded(state: State) -> Iterator[MonitorState]:
-    """Yield the monitors of generations that are recorded."""
-    for guest in state.guest_names():
-        for generation in state.generations(guest):
-            if (monitor := state.monitor_state(generation)) is not None:
-                yield monitor
-
-
 def _missing(state: State, monitors: Iterable[MonitorState]) -> bool:
     """Whether a monitor lives that was there when all was well, and that no record names."""
     recorded = {monitor.monitor.pid for monitor in monitors}
@@ -86,7 +79,8 @@ def _missing(state: State, monitors: Iterable[MonitorState]) -> bool:
 
 def _strangers(state: State) -> list[tuple[Path, ProcessId]]:
     """Return this user's monitors of this state folder that are not recorded, by their folders."""
-    recorded = {monitor.monitor for monitor in _recorded(state)}
+    monitors, _ = survey.read_all(state)
+    recorded = {monitor.monitor for monitor in monitors}
     found = {}
     for process in psutil.process_iter(["cmdline", "uids", "ppid"]):
         arguments, uids = process.info["cmdline"] or [], process.info["uids"]

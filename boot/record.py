@@ -6,10 +6,10 @@ settled, watched, monitors,
 bound                         the hooks' fast path (settled.py)
 events.jsonl                  the event log (journal.py)
 runs/ID.jsonl                 one converge, for those who follow it
-intents/GUEST.json            the operator's word, where it is not `follow`
+intents/GUEST.json            the operator's word, where it is not `follow` (intent.py)
 faults/GUEST.json             what kept a guest from being prepared, until it is (faults.py)
 guests/GUEST/N/               one generation:
-    generation.json           its record, the converger's
+    generation.json           its record, the converger's (generation.py)
     orders.json               what its monitor was told
     monitor.json              what its monitor says
     console.log, monitor.log  what the guest and the monitor printed; .1 of each is what was before
@@ -30,126 +30,31 @@ Beside it, since who may push may not look into it: `mirage-hooks.trigger` (foll
 
 import os
 import shutil
-import time
 from collections.abc import Iterable
-from datetime import UTC, datetime
-from enum import StrEnum
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 import msgspec
 
 from mirage_hooks.boot import control, host, installation, ownership
-from mirage_hooks.boot.artifact import Provenance
 from mirage_hooks.boot.control import MonitorState
 from mirage_hooks.boot.errors import HostError
 from mirage_hooks.boot.faults import Fault
 from mirage_hooks.boot.files import sync_folder, write_atomic
 from mirage_hooks.boot.follow import trigger
-from mirage_hooks.boot.guest import Boot, Check, Restart
+from mirage_hooks.boot.generation import FORMAT, Generation
+from mirage_hooks.boot.intent import Intent, Pause
 from mirage_hooks.boot.users import user_name
 
 FOLDER = "mirage-hooks"
-FORMAT = 1
 
 _INTENTS, _FAULTS = "intents", "faults"
-
-# Why a guest was stopped that is held since.
-HELD = "held by hand"
 
 T = TypeVar("T")
 
 
-class Phase(StrEnum):
-    """How far a generation has come. Each is recorded before the step that it names is taken."""
-
-    PREPARING = "preparing"  # its monitor is about to be started
-    ARMED = "armed"  # its monitor waits for the word
-    FIRED = "fired"  # the word is about to be given: it may run, and was not found healthy yet
-    HEALTHY = "healthy"  # its check passed
-    FAILED = "failed"  # its check did not pass
-    ENDED = "ended"  # it was healthy, and something took its place or it was stopped
-    ABANDONED = "abandoned"  # it was never fired, or killed before it could be judged
-
-
-_UNJUDGED = frozenset({Phase.PREPARING, Phase.ARMED, Phase.FIRED})
-
-
-class Generation(msgspec.Struct, frozen=True, kw_only=True):
-    """One boot of a guest."""
-
-    format: int = FORMAT
-    guest: str
-    number: int
-    boot: Boot
-    provenance: Provenance
-    check: Check
-    restart: Restart
-    origin: str
-    converge: str
-    created: float
-    phase: Phase
-    healthy_at: float | None = None
-    ended_at: float | None = None
-    lost: bool = False
-    reason: str = ""
-    observed: tuple[str, ...] = ()
-    warnings: tuple[str, ...] = ()
-
-    @property
-    def digest(self) -> str:
-        """The boot digest."""
-        return self.boot.digest
-
-    @property
-    def unjudged(self) -> bool:
-        """Whether a converger was, or is, still at work on it."""
-        return self.phase in _UNJUDGED
-
-    def become(self, phase: Phase, **changes: object) -> "Generation":
-        """Return the record in another phase."""
-        return msgspec.structs.replace(self, phase=phase, **changes)
-
-    def end(self, reason: str, lost: bool = False) -> "Generation":
-        """Return the record of its end, now; `lost` says that it was nobody's will.
-
-        A failed one stays failed, and why: that mark is on its boot digest.
-        """
-        if self.phase is Phase.FAILED:
-            return self.become(Phase.FAILED, ended_at=time.time())
-        return self.become(Phase.ENDED, ended_at=time.time(), reason=reason, lost=lost)
-
-
 class _Format(msgspec.Struct):
     format: int | None = None
-
-
-class Intent(msgspec.Struct, frozen=True):
-    """The operator's word on a guest, where it is not `follow`.
-
-    A pin says which generation is to run, and while the desired boot digest is which.
-    """
-
-    kind: Literal["held", "pinned"]
-    since: float
-    generation: int | None = None
-    desired: str | None = None
-
-
-class Pause(msgspec.Struct, frozen=True):
-    """The operator's word that hooks deploy nothing: why, since when, and which user's."""
-
-    why: str
-    since: float
-    by: str
-
-    @property
-    def time(self) -> str:
-        """Since when, in ISO 8601, UTC."""
-        return datetime.fromtimestamp(self.since, UTC).isoformat(timespec="seconds")
-
-    def __str__(self) -> str:
-        return f"paused since {self.time} by {self.by}: {self.why}"
 
 
 class DamagedError(HostError):

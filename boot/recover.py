@@ -5,10 +5,11 @@ import time
 
 from mirage_hooks.boot import control, survey, wiring
 from mirage_hooks.boot.control import MonitorState
+from mirage_hooks.boot.generation import Generation, Phase
 from mirage_hooks.boot.journal import Journal
 from mirage_hooks.boot.judge import judge
 from mirage_hooks.boot.plan import Known
-from mirage_hooks.boot.record import Generation, Phase, State
+from mirage_hooks.boot.record import State
 from mirage_hooks.boot.switch import FIRE_SECONDS
 from mirage_hooks.boot.watch import Watch
 

@@ -38,9 +38,11 @@ class Blob:
         """
         process = self._git.cat_file("blob", self.oid, as_process=True)
         try:
-            yield process.stdout
-            if not process.stdout.read(1):  # read to its end: was that the whole blob?
-                process.wait()
+            try:
+                yield process.stdout
+            finally:  # also where too little came of it to be understood
+                if not process.stdout.read(1):  # read to its end: was that the whole blob?
+                    process.wait()
         except GitCommandError as error:
             raise unreadable(self.path, error) from None
         finally:

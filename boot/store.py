@@ -1,19 +1,41 @@
 """Unpacked, verified images by their sha256: what guests are booted from."""
 
+import contextlib
 import errno
 import hashlib
 import os
 import threading
+import time
 from collections.abc import Set
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import msgspec
 
-from mirage_hooks.boot.errors import HostError
+from mirage_hooks.boot.errors import HostError, ImageError
 from mirage_hooks.boot.files import is_abandoned, sync_folder, write_atomic
 from mirage_hooks.boot.revision import Blob
 from mirage_hooks.boot.unpack import Unpacked, unpack
+
+T = TypeVar("T")
+
+# For so long a blob that is no image is not unpacked again: a later version may take it. Seconds.
+_REFUSED_SECONDS = 86400.0
+
+
+class Refusal(msgspec.Struct, frozen=True):
+    """Why a blob, found at a path, is no image of at most `limit` bytes; seconds of the epoch."""
+
+    path: str
+    limit: int
+    since: float
+    message: str
+    hint: str
+
+    @property
+    def recent(self) -> bool:
+        """Whether it still counts. Once the clock was set back, none does."""
+        return 0 <= time.time() - self.since < _REFUSED_SECONDS
 
 
 class Unneeded(NamedTuple):
@@ -25,7 +47,11 @@ class Unneeded(NamedTuple):
 
 
 class Store:
-    """The folder `store/` of the state folder: images by sha256, and what each blob unpacks to."""
+    """The folder `store/` of the state folder: images by sha256, and what each blob unpacks to.
+
+    Or why it does not: what a commit got wrong stays until another one mends it, and polls ask for
+    it every minute.
+    """
 
     def __init__(self, folder: Path, limit: int) -> None:
         """Open a store that takes images of at most `limit` bytes."""
@@ -40,9 +66,8 @@ class Store:
 
     def known(self, oid: str) -> Unpacked | None:
         """Return what a blob unpacked to, None where its image is not in the store."""
-        try:
-            stored = msgspec.json.decode((self._index / f"{oid}.json").read_bytes(), type=Unpacked)
-        except (FileNotFoundError, msgspec.DecodeError):
+        stored = _read(self._entry(oid), Unpacked)
+        if stored is None:
             return None
         usable = self.path(stored.sha256).exists() and stored.size <= self._limit
         return stored if usable else None
@@ -56,10 +81,15 @@ class Store:
             with self._adding:
                 if (known := self.known(blob.oid)) is not None:
                     return known
+                self._refuse_again(blob)
                 self._folder.mkdir(mode=0o700, exist_ok=True)
                 self._index.mkdir(mode=0o700, exist_ok=True)
-                stored = self._unpack(blob)
-                write_atomic(self._index / f"{blob.oid}.json", msgspec.json.encode(stored))
+                try:
+                    stored = self._unpack(blob)
+                except ImageError as error:
+                    self._note_refusal(blob, error)
+                    raise
+                write_atomic(self._entry(blob.oid), msgspec.json.encode(stored))
         except OSError as error:
             if error.errno in {errno.ENOSPC, errno.EDQUOT}:
                 raise HostError(
@@ -105,10 +135,25 @@ class Store:
         """Whether an entry of the index, or one that is being written, is about one of `images`."""
         if index.name.startswith("."):
             return not is_abandoned(index.name)
-        try:
-            return msgspec.json.decode(index.read_bytes(), type=Unpacked).sha256 in images
-        except (FileNotFoundError, msgspec.DecodeError):
-            return False
+        if (stored := _read(index, Unpacked)) is not None:
+            return stored.sha256 in images
+        refusal = _read(index, Refusal)
+        return refusal is not None and refusal.recent
+
+    def _entry(self, oid: str) -> Path:
+        return self._index / f"{oid}.json"
+
+    def _refuse_again(self, blob: Blob) -> None:
+        """Raise ImageError where a blob was refused before, and would be for the same."""
+        found = _read(self._entry(blob.oid), Refusal)
+        asked = (blob.path, self._limit)
+        if found is not None and found.recent and (found.path, found.limit) == asked:
+            raise ImageError(found.message, found.hint)
+
+    def _note_refusal(self, blob: Blob, error: ImageError) -> None:
+        found = Refusal(blob.path, self._limit, time.time(), error.message, error.hint)
+        with contextlib.suppress(OSError):  # it is unpacked once more then
+            write_atomic(self._entry(blob.oid), msgspec.json.encode(found))
 
     def _unpack(self, blob: Blob) -> Unpacked:
         temporary = self._folder / f".{blob.oid}.{os.getpid()}.new"
@@ -123,3 +168,11 @@ class Store:
             temporary.unlink(missing_ok=True)
         sync_folder(self._folder)
         return unpacked
+
+
+def _read(path: Path, kind: type[T]) -> T | None:
+    """Return what an entry of the index says, None where it says nothing of that kind."""
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=kind)
+    except (FileNotFoundError, msgspec.DecodeError):
+        return None

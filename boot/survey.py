@@ -2,14 +2,18 @@
 
 from collections.abc import Callable, Mapping
 from functools import partial
+from typing import TypeVar
 
 from mirage_hooks.boot.control import MonitorState
+from mirage_hooks.boot.generation import Generation, Phase
 from mirage_hooks.boot.plan import Known
 from mirage_hooks.boot.process import boot_id
-from mirage_hooks.boot.record import DamagedError, Generation, Phase, State
+from mirage_hooks.boot.record import DamagedError, State
 
 _BY_ITSELF = {"finished": "", "given-up": "; its monitor has given it up"}
 _RUNNING = frozenset({"running", "backing-off"})
+
+T = TypeVar("T")
 
 # A generation that runs, and what its monitor says.
 Running = tuple[Generation, MonitorState]
@@ -36,23 +40,27 @@ def look_at_all(state: State) -> dict[str, Known]:
     return {guest: look(state, guest) for guest in state.guest_names()}
 
 
-def damaged(state: State) -> list[DamagedError]:
-    """Return what cannot be read of the records of guests."""
-    found = []
+def read_all(state: State) -> tuple[list[MonitorState], list[DamagedError]]:
+    """Return the monitors of all generations that are recorded, and what cannot be read."""
+    monitors: list[MonitorState] = []
+    damaged: list[DamagedError] = []
+
+    def attempt(read: Callable[[], T]) -> T | None:
+        try:
+            return read()
+        except DamagedError as error:
+            damaged.append(error)
+            return None
+
     for guest in state.guest_names():
-        numbers = state.numbers(guest)
-        reads: list[Callable[[], object]] = [
-            partial(state.intent, guest),
-            partial(state.fault, guest),
-            *(partial(state.generation, guest, number) for number in numbers),
-            *(partial(state.monitor_of, guest, number) for number in numbers),
-        ]
-        for read in reads:
-            try:
-                read()
-            except DamagedError as error:
-                found.append(error)
-    return found
+        attempt(partial(state.intent, guest))
+        attempt(partial(state.fault, guest))
+        for number in state.numbers(guest):
+            generation = attempt(partial(state.generation, guest, number))
+            monitor = attempt(partial(state.monitor_of, guest, number))
+            if generation is not None and monitor is not None:
+                monitors.append(monitor)
+    return monitors, damaged
 
 
 def running(known: Mapping[str, Known]) -> dict[str, Running]:

@@ -29,13 +29,14 @@ from mirage_hooks.boot import (
 )
 from mirage_hooks.boot.control import Conversation, MonitorState, Orders
 from mirage_hooks.boot.errors import Error, HostError
+from mirage_hooks.boot.generation import Generation, Phase
 from mirage_hooks.boot.guest import short
 from mirage_hooks.boot.health import Verdict
 from mirage_hooks.boot.host import Host
 from mirage_hooks.boot.journal import Journal
 from mirage_hooks.boot.judge import judge
 from mirage_hooks.boot.plan import Launch
-from mirage_hooks.boot.record import Generation, Phase, State
+from mirage_hooks.boot.record import State
 from mirage_hooks.boot.secrets import Vault
 from mirage_hooks.boot.store import Store
 from mirage_hooks.boot.survey import how_lost

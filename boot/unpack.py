@@ -14,7 +14,7 @@ from typing import IO, cast
 
 import msgspec
 
-from mirage_hooks.boot.errors import ImageError
+from mirage_hooks.boot.errors import HostError, ImageError
 from mirage_hooks.boot.image import Image
 from mirage_hooks.boot.revision import Blob
 
@@ -48,7 +48,8 @@ _COMPRESSIONS: dict[bytes, tuple[str, _Opener]] = {
 def unpack(blob: Blob, path: Path, limit: int) -> Unpacked:
     """Unpack the image in a blob into a file of at most `limit` bytes, and say what it is.
 
-    Raises ImageError where it is no image; OSError.
+    Raises ImageError where it is no image, whoever asks; HostError where this host's memory does
+    not serve; OSError.
     """
     digest, size = hashlib.sha256(), 0
     with path.open("wb") as output, blob.open() as packed, ThreadPoolExecutor(1) as ahead:
@@ -90,7 +91,7 @@ def _read(blob: Blob, compression: str, unpacked: IO[bytes]) -> bytes:
             f"image {blob.path} is cut short: its {compression} data ends early"
         ) from None
     except MemoryError:  # xz allocates the dictionary that a file asks for, up to 4 GiB
-        raise ImageError(
+        raise HostError(
             f"image {blob.path} takes more memory to unpack than this host gives"
         ) from None
     except (OSError, zlib.error, lzma.LZMAError, zstd.ZstdError, ValueError) as error:

@@ -6,10 +6,11 @@ from pathlib import Path
 
 from mirage_hooks.boot import access, binding, domains, links, taps, targets, users, volumes
 from mirage_hooks.boot.device import Nic
+from mirage_hooks.boot.generation import Generation
 from mirage_hooks.boot.guest import Boot
 from mirage_hooks.boot.host import Host
 from mirage_hooks.boot.plan import Known
-from mirage_hooks.boot.record import Generation, State
+from mirage_hooks.boot.record import State
 
 _COPY = ".img"
 # Who attaches to a tap opens this, and needs no other right (tun(4) of Linux's networking docs).

@@ -48,13 +48,13 @@ class Cron:
         return ["crontab: polls no more"]
 
     def examine(self) -> list[Finding]:
-        """Return what is found of the lines, and of the program that they run."""
-        line = crontab.find(_read(), self.job)
-        if line is None:
+        """Return what is found of the lines, and of the program that boots with the host."""
+        poll, up = crontab.find(_read(), self.job)
+        if poll is None:
             return []
-        if (found := gone("the crontab", crontab.program(line))) is not None:
+        if (found := gone("the crontab", crontab.program(up or ""))) is not None:
             return [found]
-        return [Finding("ok", "poll", f"the crontab polls: {line}")]
+        return [Finding("ok", "poll", f"the crontab polls: {poll}")]
 
 
 def _read() -> str:

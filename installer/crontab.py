@@ -9,6 +9,7 @@ import shlex
 from mirage_hooks.boot.errors import ConfigError, HostError
 from mirage_hooks.installer.job import Job
 
+_BOOT = "@reboot"
 _MINUTE, _HOUR, _DAY = 60, 3600, 86400
 
 
@@ -19,11 +20,11 @@ def render(job: Job, seconds: float) -> str:
     does not have, HostError for a path that cannot stand in a crontab.
     """
     number = int(job.identity, 16)
-    program, path = _quote(job.program), _quote(job.path)
+    script = _quote(f"{job.path}/{job.script}")
     lines = (
         f"# {job.path} is polled until: mirage-hooks install --poll never",
-        f"{when(seconds, number)} sleep {number % _MINUTE}; {program} -C {path} poll",
-        f"@reboot {program} -C {path} up",
+        f"{when(seconds, number)} sleep {number % _MINUTE}; {script}",
+        f"{_BOOT} {_quote(job.program)} -C {_quote(job.path)} up",
     )
     return "".join(f"{line} {_mark(job)}\n" for line in lines)
 
@@ -33,17 +34,22 @@ def without(crontab: str, job: Job) -> str:
     return "\n".join(line for line in crontab.split("\n") if not line.endswith(_mark(job)))
 
 
-def find(crontab: str, job: Job) -> str | None:
-    """Return the line that polls an installation, None where there is none."""
-    ours = re.compile(rf"(?!#).* poll {re.escape(_mark(job))}")
-    return next((line for line in crontab.split("\n") if ours.fullmatch(line)), None)
+def find(crontab: str, job: Job) -> tuple[str | None, str | None]:
+    """Return the line that polls an installation, and the one that boots its guests, or None."""
+    ours = [
+        line
+        for line in crontab.split("\n")
+        if line.endswith(_mark(job)) and not line.startswith("#")
+    ]
+    poll = next((line for line in ours if not line.startswith(_BOOT)), None)
+    up = next((line for line in ours if line.startswith(_BOOT)), None)
+    return poll, up
 
 
-def program(line: str) -> str:
-    """Return the program that a line of ours runs, "" where that cannot be told."""
+def program(up: str) -> str:
+    """Return the program that the line at boot runs, "" where that cannot be told."""
     try:
-        words = shlex.split(line.replace("\\%", "%"))
-        return words[words.index("-C") - 1]
+        return shlex.split(up.replace("\\%", "%"))[1]
     except (ValueError, IndexError):
         return ""
 

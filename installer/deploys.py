@@ -8,7 +8,8 @@ from pathlib import Path
 from mirage_hooks.boot import journal
 from mirage_hooks.boot.console import date, tail
 from mirage_hooks.boot.errors import ConfigError
-from mirage_hooks.boot.record import Generation, State
+from mirage_hooks.boot.generation import Generation
+from mirage_hooks.boot.record import State
 
 # As console.date has it: such dates sort as text.
 _DATED = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z) (.*)")

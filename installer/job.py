@@ -34,15 +34,23 @@ class Interval:
 
 @dataclass(frozen=True)
 class Job:
-    """One repository's polls: the program, the path it is given, and the installation's id."""
+    """What is run for one repository, and the installation's id.
+
+    `program` is mirage-hooks itself, `path` what it is given; `script` is the one that polls, by
+    its path from there.
+    """
 
     program: str
     path: str
+    script: str
     identity: str
 
 
 def gone(runs: str, program: str) -> Finding | None:
-    """Return that the program which something runs is gone, None where it is there."""
+    """Return that the program which something runs is gone, None where it is there.
+
+    The script that polls is looked at by itself, whoever runs it.
+    """
     if os.access(program, os.X_OK):
         return None
     mend = "install mirage-hooks again, then run: mirage-hooks install --poll 5m"

@@ -7,9 +7,9 @@ and a time is in seconds since the epoch. docs/reference.md lists them: they sta
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from mirage_hooks.boot.generation import Phase
 from mirage_hooks.boot.guest import short
 from mirage_hooks.boot.plan import Known
-from mirage_hooks.boot.record import Phase
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from mirage_hooks.boot import installation, systemd
 from mirage_hooks.boot.errors import HostError
+from mirage_hooks.boot.record import State
 from mirage_hooks.boot.repository import Repository
 from mirage_hooks.installer.cron import Cron
 from mirage_hooks.installer.findings import Finding
@@ -49,10 +50,12 @@ def examine(repository: Repository) -> list[Finding]:
 def _schedulers(repository: Repository) -> list[Scheduler]:
     """Return those that this host has, the first choice first."""
     folder = repository.common_dir
+    path = folder.parent if folder.name == ".git" else folder
     job = Job(
         # Not `which`: the one that stands beside the interpreter of the hooks.
         str(Path(sys.executable).with_name("mirage-hooks")),
-        str(folder.parent if folder.name == ".git" else folder),
+        str(path),
+        str(State(folder).poll.relative_to(path)),
         installation.identify(folder),
     )
     found: list[Scheduler] = []

@@ -23,7 +23,7 @@ class Timer:
 
     def check(self, every: Interval) -> None:
         """Raise HostError where no unit can be named after the repository, or run our program."""
-        units.render(self.job.program, every.text, every.seconds)
+        self._texts(every)
         if len(self._timer) > units.MOST_NAME or not self.job.path.isprintable():
             raise HostError(
                 f"no unit of systemd can be named after {self.job.path}",
@@ -32,12 +32,10 @@ class Timer:
 
     def put(self, every: Interval) -> list[str]:
         """Write the units, or bring them up to date; enable them and start the timer."""
-        wanted_by = "multi-user.target" if self.manager.whole_host else "default.target"
-        texts = units.render(self.job.program, every.text, every.seconds, wanted_by)
         self._folder.mkdir(parents=True, exist_ok=True)
         lines = [
             placing.write(self._folder / self._name(template), text.encode(), 0o644)
-            for template, text in texts.items()
+            for template, text in self._texts(every).items()
         ]
         self._systemctl("daemon-reload")
         self._systemctl("enable", "--quiet", self._timer, self._up)
@@ -58,7 +56,7 @@ class Timer:
         return [f"{path}: removed" for path in found]
 
     def examine(self) -> list[Finding]:
-        """Return what is found of the timer, and of the program that its service runs."""
+        """Return what is found of the timer, and of the program that boots with the host."""
         timer = self._show(self._timer)
         if timer["LoadState"] != "loaded":
             return []
@@ -68,10 +66,15 @@ class Timer:
             return [Finding("failed", "poll", f"{self._timer} is not active", enable)]
         if timer["UnitFileState"] != "enabled":
             return [Finding("warning", "poll", f"{self._timer} ends with this boot", enable)]
-        run = re.search(r"path=(.*?) ;", self._show(self._poll)["ExecStart"])
-        if (found := gone(self._poll, run[1] if run else "")) is not None:
+        run = re.search(r"path=(.*?) ;", self._show(self._up)["ExecStart"])
+        if (found := gone(self._up, run[1] if run else "")) is not None:
             return [found]
         return [Finding("ok", "poll", f"{self._timer} is active"), *self._mortal()]
+
+    def _texts(self, every: Interval) -> dict[str, str]:
+        wanted_by = "multi-user.target" if self.manager.whole_host else "default.target"
+        job = self.job
+        return units.render(job.program, job.script, every.text, every.seconds, wanted_by)
 
     def _mortal(self) -> list[Finding]:
         if not self.manager.ends:

@@ -23,6 +23,7 @@ _FIRST = 60.0
 # HOME: a service of the host's has none, and git and ssh look there for credentials.
 # KillMode: guests, and who looks after them, go on when a service has ended or is stopped.
 # The colon: what may look like a variable in the path is none (systemd.service(5)).
+# sh is the program, since a program's path takes no quotes, and a repository's may have some.
 _POLL_SERVICE = """\
 # Fetch and deploy what is new in %f: started by mirage-hooks-poll@.timer. See docs/reference.md.
 [Unit]
@@ -31,7 +32,7 @@ Description=Poll the deployment repository %f
 [Service]
 Type=oneshot
 Environment=HOME=%h
-ExecStart={command} -C %f poll
+ExecStart=:/bin/sh %f/{script}
 KillMode=process
 """
 
@@ -61,7 +62,7 @@ After=network.target
 [Service]
 Type=oneshot
 Environment=HOME=%h
-ExecStart={command} -C %f up
+ExecStart={program} -C %f up
 KillMode=process
 
 [Install]
@@ -70,14 +71,16 @@ WantedBy={wanted_by}
 
 
 def render(
-    command: str, every: str, seconds: float, wanted_by: str = "multi-user.target"
+    program: str, script: str, every: str, seconds: float, wanted_by: str = "multi-user.target"
 ) -> dict[str, str]:
     """Return the text of each unit by its name as a template.
 
-    `every` is the interval as systemd.time(7) has it, too, `seconds` the same as a number.
+    `program` is mirage-hooks, `script` the one that polls, by its path in the repository; `every`
+    is the interval as systemd.time(7) has it, too, `seconds` the same as a number.
     """
     words = {
-        "command": quote(command),
+        "program": quote(program),
+        "script": script,
         "every": every,
         "first": min(seconds, _FIRST),
         "jitter": min(seconds * _JITTER_PART, _MOST_JITTER),
@@ -90,17 +93,17 @@ def render(
     }
 
 
-def quote(command: str) -> str:
+def quote(program: str) -> str:
     """Return a program's path as the first word of ExecStart (systemd.service(5)).
 
     Raises HostError for what cannot be one (`string_is_safe` of systemd's string-util.c).
     """
-    if not command.isprintable() or re.search(r"""["'\\]""", command):
+    if not program.isprintable() or re.search(r"""["'\\]""", program):
         raise HostError(
-            f"{command!r} cannot be run by a unit of systemd",
+            f"{program!r} cannot be run by a unit of systemd",
             "install mirage-hooks under a path without quotes and backslashes",
         )
-    path = f":{command}".replace("%", "%%")
+    path = f":{program}".replace("%", "%%")
     return path if re.fullmatch(r"[-:/.\w%+@]+", path, re.ASCII) else f'"{path}"'
 
 

@@ -14,7 +14,8 @@ from pathlib import Path
 
 from mirage_hooks.boot import control, history, survey
 from mirage_hooks.boot.control import MonitorState
-from mirage_hooks.boot.record import Generation, Phase, State
+from mirage_hooks.boot.generation import Generation, Phase
+from mirage_hooks.boot.record import State
 from networked import NetSite
 from support import Site, run
 

@@ -16,7 +16,7 @@ import pytest
 
 import stand_in_xl
 from guests_built import Built, BuiltTarget
-from mirage_hooks.boot.record import Generation
+from mirage_hooks.boot.generation import Generation
 from mirage_hooks.boot.xl import Xl
 from namespace import Namespace
 from support import COMMAND, Site, leave, run

@@ -20,8 +20,9 @@ import tomlkit
 from mirage_hooks.boot import control, lock, survey
 from mirage_hooks.boot.artifact import Provenance
 from mirage_hooks.boot.control import MonitorState
+from mirage_hooks.boot.generation import Generation, Phase
 from mirage_hooks.boot.guest import Boot, Check, Restart
-from mirage_hooks.boot.record import Generation, Phase, State
+from mirage_hooks.boot.record import State
 
 if sys.version_info >= (3, 14):
     from compression import zstd

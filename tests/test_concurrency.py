@@ -3,14 +3,15 @@
 import json
 import subprocess
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from mirage_hooks.boot import journal, lock
-from mirage_hooks.boot.record import Phase, State
+from mirage_hooks.boot.generation import Phase
+from mirage_hooks.boot.record import State
 from support import COMMAND, Site, wait_for
 
 _AT_ONCE = 50
@@ -79,12 +80,20 @@ def started(state: State) -> int:
 
 
 @pytest.mark.timeout(300)
-def test_fifty_at_once_leave_one_guest_and_no_newest_state_is_lost(twice: Site) -> None:
+def test_fifty_at_once_leave_one_guest_and_no_newest_state_is_lost(
+    twice: Site, record_property: Callable[[str, object], None]
+) -> None:
+    before = started(twice.state)
     twice.git("config", "receive.denyCurrentBranch", "updateInstead")
     commits = [twice.publish(f"page {number}") for number in range(_AT_ONCE // 5)]
     with watched(twice.state) as doubles:
         at_work = list(mixed(twice, commits))
         said = [process.communicate(timeout=240)[0] for process in at_work]
+    record_property(
+        "faults",
+        f"{len(at_work)} pulls, pushes, polls, reboots and rollbacks at once: "
+        f"{started(twice.state) - before} converges, {len(doubles)} moments with two guests",
+    )
     assert len(at_work) == _AT_ONCE
     assert doubles == []
     # What is asked for by hand is done, whoever else is at work. git may refuse a pull or a push,

@@ -17,6 +17,7 @@ from mirage_hooks.installer.job import Job
 from support import Site, wait_for
 
 COMMAND = "/opt/mirage-hooks/bin/mirage-hooks"
+SCRIPT = ".git/mirage-hooks/poll"
 CONTRIB = Path(__file__).parent.parent / "contrib"
 SYSTEMD = CONTRIB / "systemd"
 
@@ -44,19 +45,19 @@ def test_systemd_finds_nothing_wrong_with_the_units_that_install_writes(
     command.write_text("#!/bin/sh\n")
     command.chmod(0o755)
     paths = []
-    for template, text in units.render(str(command), "90s", 90).items():
+    for template, text in units.render(str(command), SCRIPT, "90s", 90).items():
         paths.append(tmp_path / units.instance(template, str(tmp_path / name)))
         paths[-1].write_text(text)
     assert verify(*paths) == (0, [])
 
 
 def test_the_units_are_what_install_writes() -> None:
-    for template, text in units.render(COMMAND, "5m", 300).items():
+    for template, text in units.render(COMMAND, SCRIPT, "5m", 300).items():
         assert (SYSTEMD / template).read_text() == text
 
 
 def test_the_crontab_is_what_install_writes() -> None:
-    job = Job(COMMAND, "/srv/deployment", "775d5744cb82")
+    job = Job(COMMAND, "/srv/deployment", SCRIPT, "775d5744cb82")
     assert (SYSTEMD.parent / "cron" / "crontab").read_text() == crontab.render(job, 300)
 
 

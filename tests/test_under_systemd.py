@@ -146,7 +146,7 @@ def test_a_timer_that_was_stopped_is_found_and_mended_by_what_the_doctor_says(
 
 def test_a_timer_whose_command_is_gone_is_found(site: MachineSite) -> None:
     site.install("--poll", "5m")
-    file = site.machine.root / "etc/systemd/system" / site.unit(POLL)
+    file = site.machine.root / "etc/systemd/system" / site.unit(UP)
     file.write_text(file.read_text().replace(str(COMMAND), "/gone/mirage-hooks"))
     site.machine.run("systemctl", "daemon-reload")
     assert "/gone/mirage-hooks, which is gone" in findings(site)["poll"]["finding"]
@@ -216,6 +216,35 @@ def test_a_guest_without_a_scope_is_booted_all_the_same_and_said(site: MachineSi
     said = site.command("deploy").stdout
     assert site.page() == "one"
     assert said.count("systemd has no scope for its monitor") == 1
+
+
+# The journal.
+
+
+def journal(site: MachineSite, *options: str) -> list[dict[str, str]]:
+    """Return what the journal has of the polls of the clone."""
+    read = ("journalctl", "--sync"), ("journalctl", "-o", "json", "-u", site.unit(POLL), *options)
+    said = [site.machine.run(*command).stdout for command in read][-1]
+    return [json.loads(line) for line in said.splitlines()]
+
+
+def test_the_journal_has_the_lines_of_a_deploy_and_what_each_weighs(site: MachineSite) -> None:
+    site.install("--poll", "1d")
+    site.machine.run("systemctl", "start", site.unit(POLL))
+    said = [line for line in journal(site) if "is healthy" in line["MESSAGE"]]
+    assert ["www: " in line["MESSAGE"] and line["PRIORITY"] for line in said] == ["5"]
+
+
+def test_the_journal_shows_a_failed_deploy_among_its_errors(
+    deployed: MachineSite, tmp_path: Path
+) -> None:
+    broken = tmp_path / "broken"
+    broken.write_bytes(Path("/bin/false").read_bytes())
+    deployed.publish(broken)
+    deployed.install("--poll", "1d")
+    deployed.machine.run("systemctl", "start", deployed.unit(POLL), check=False)
+    errors = [line["MESSAGE"] for line in journal(deployed, "-p", "err")]
+    assert any("is not healthy" in message for message in errors)
 
 
 # When the host starts.

@@ -13,7 +13,7 @@ import pytest
 import installations
 import old_state
 from installations import Installation
-from mirage_hooks.boot.record import Generation
+from mirage_hooks.boot.generation import Generation
 from support import USER, Site, get, leave, monitors_of, run, wait_for
 
 # What the stored state was left with.

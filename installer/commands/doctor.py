@@ -12,9 +12,10 @@ import click
 
 from mirage_hooks.boot import host, manifest, notify, ownership, secrets, survey, systemd
 from mirage_hooks.boot.errors import Error
+from mirage_hooks.boot.generation import Phase
 from mirage_hooks.boot.guest import Guest
 from mirage_hooks.boot.host import Host
-from mirage_hooks.boot.record import Phase, State
+from mirage_hooks.boot.record import State
 from mirage_hooks.boot.repository import Repository
 from mirage_hooks.boot.users import user_name
 from mirage_hooks.installer import hookfile, hostfile, placing, pollfile, schedule

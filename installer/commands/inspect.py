@@ -8,11 +8,12 @@ from mirage_hooks.boot import history as histories
 from mirage_hooks.boot import host, journal, lock, manifest, network, survey
 from mirage_hooks.boot.control import MonitorState
 from mirage_hooks.boot.errors import Error
+from mirage_hooks.boot.generation import Phase
 from mirage_hooks.boot.guest import short
 from mirage_hooks.boot.history import Past
 from mirage_hooks.boot.host import Host
 from mirage_hooks.boot.plan import Known
-from mirage_hooks.boot.record import Phase, State
+from mirage_hooks.boot.record import State
 from mirage_hooks.boot.repository import Repository
 from mirage_hooks.installer.commands import context as shared
 from mirage_hooks.installer.output import ago, moment, print_json, print_table
@@ -34,7 +35,7 @@ def status(context: click.Context, as_json: bool, prometheus: bool) -> int:
     bound, _ = host.load(state.host_file)
     state.check_access()
     tip = repository.tip(bound.branch)
-    damaged = survey.damaged(state)
+    _, damaged = survey.read_all(state)
     unknown = {one.guest for one in damaged}
     known = {
         name: Known() if name in unknown else survey.look(state, name)

@@ -7,7 +7,8 @@ import click
 from mirage_hooks.boot import history as histories
 from mirage_hooks.boot import journal
 from mirage_hooks.boot.errors import ConfigError
-from mirage_hooks.boot.record import Generation, State
+from mirage_hooks.boot.generation import Generation
+from mirage_hooks.boot.record import State
 from mirage_hooks.installer import deploys, growing
 from mirage_hooks.installer.commands import context as shared
 from mirage_hooks.installer.output import moment

@@ -8,8 +8,9 @@ import click
 from mirage_hooks.boot import host, lock, manifest, survey
 from mirage_hooks.boot import plan as planning
 from mirage_hooks.boot.guest import short
+from mirage_hooks.boot.intent import Pause
 from mirage_hooks.boot.plan import Wish
-from mirage_hooks.boot.record import Pause, State
+from mirage_hooks.boot.record import State
 from mirage_hooks.boot.secrets import Vault
 from mirage_hooks.boot.store import Store
 from mirage_hooks.boot.users import user_name

@@ -5,10 +5,11 @@ import msgspec
 from mirage_hooks.boot.artifact import Missing
 from mirage_hooks.boot.assess import assess
 from mirage_hooks.boot.errors import HostError, ImageError
+from mirage_hooks.boot.generation import Generation, Phase
 from mirage_hooks.boot.guest import Guest
+from mirage_hooks.boot.intent import Intent
 from mirage_hooks.boot.manifest import Desired, DesiredState
 from mirage_hooks.boot.plan import Known, Wish
-from mirage_hooks.boot.record import Generation, Intent, Phase
 from support import past_generation
 
 REVISION = "1" * 40

@@ -11,6 +11,7 @@ import pytest
 from mirage_hooks.boot import artifact
 from mirage_hooks.boot.repository import Repository
 from mirage_hooks.boot.store import Store
+from polling import poll
 from support import COMMAND, Site, free_port, get, run
 
 BROKEN = b"#!/bin/sh\nexit 3\n"
@@ -73,6 +74,22 @@ def test_a_guest_is_left_alone_whose_port_is_not_let_go_after_all(
         site.pull()
     assert [get(port) for port in (first, second, third)] == ["one", "two", "three"]
     assert "failed" not in site.outcomes("a")
+
+
+def test_a_guest_is_not_stopped_while_one_that_may_take_its_place_waits_for_its_next_try(
+    site: Site, image: Callable[[str], bytes]
+) -> None:
+    publish(site, {"a": (site.port, image("one"))})
+    site.pull()
+    site.install("--deploy")
+    with socket.create_server(("127.0.0.1", 0)) as somebody:
+        publish(site, {"b": (somebody.getsockname()[1], image("two"))})
+        site.pull()
+        waits = site.state.fault("b")
+        poll(site)
+    assert waits is not None
+    assert site.state.fault("b") == waits
+    assert site.page() == "one"
 
 
 def test_a_pinned_guest_is_deployed_again_after_its_pointer_was_broken_and_mended(

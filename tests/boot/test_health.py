@@ -340,6 +340,43 @@ def test_a_pattern_can_mean_a_whole_line(boot: Callable[..., Guest]) -> None:
     assert guest.examine(Check(console="^ready$", within="2s")).healthy
 
 
+# What a commit may ask for: `re` alone would take years.
+ASTRAY = "(a+)+$"
+
+
+def test_a_pattern_that_goes_astray_does_not_stretch_the_time_of_a_check(
+    boot: Callable[..., Guest],
+) -> None:
+    guest = boot()
+    guest.console.write(b"a" * 60 + b"!\n")
+    began = time.monotonic()
+    verdict = guest.examine(Check(console=ASTRAY, within="500ms"))
+    assert (verdict.healthy, verdict.reason) == (
+        False,
+        "no line on the console could be matched with '(a+)+$' within 500ms",
+    )
+    assert time.monotonic() - began < 10
+
+
+def test_while_a_pattern_goes_astray_other_guests_are_checked(boot: Callable[..., Guest]) -> None:
+    astray, other = boot(), boot()
+    astray.console.write(b"a" * 60 + b"!\n")
+    slow = threading.Thread(target=astray.examine, args=[Check(console=ASTRAY, within="4s")])
+    slow.start()
+    time.sleep(1)
+    assert other.examine(Check(tcp=f"127.0.0.1:{other.port}", within="2s")).healthy
+    assert slow.is_alive()
+    slow.join()
+
+
+def test_a_pattern_that_goes_astray_where_a_guest_never_is_does_no_harm(
+    boot: Callable[..., Guest],
+) -> None:
+    guest = boot()
+    guest.console.write(b"aaaa\n")
+    assert guest.examine(Check(console=ASTRAY, within="5s")).healthy
+
+
 # Together.
 
 

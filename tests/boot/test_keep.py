@@ -5,9 +5,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mirage_hooks.boot import keep
+from mirage_hooks.boot.generation import Generation, Phase
+from mirage_hooks.boot.intent import Intent
 from mirage_hooks.boot.keep import RECENT, Kept
 from mirage_hooks.boot.plan import Known
-from mirage_hooks.boot.record import Generation, Intent, Phase
 from support import past_generation
 
 

@@ -10,7 +10,9 @@ from mirage_hooks.boot import faults
 from mirage_hooks.boot.artifact import Missing, Provenance
 from mirage_hooks.boot.device import NetworkConfig
 from mirage_hooks.boot.errors import ConfigError, Error, HostError, ImageError
+from mirage_hooks.boot.generation import Generation, Phase
 from mirage_hooks.boot.guest import Boot, Check, Guest, Restart
+from mirage_hooks.boot.intent import Intent
 from mirage_hooks.boot.manifest import Desired, DesiredState
 from mirage_hooks.boot.plan import (
     Action,
@@ -23,7 +25,6 @@ from mirage_hooks.boot.plan import (
     pin_holds,
     plan,
 )
-from mirage_hooks.boot.record import Generation, Intent, Phase
 
 OLD, MIDDLE, NEW = "a" * 64, "b" * 64, "c" * 64
 NOTHING = Wish()

@@ -17,9 +17,11 @@ from mirage_hooks.boot.artifact import Provenance
 from mirage_hooks.boot.control import MonitorState
 from mirage_hooks.boot.device import NetworkConfig
 from mirage_hooks.boot.errors import HostError
+from mirage_hooks.boot.generation import Generation, Phase
 from mirage_hooks.boot.guest import Boot, Check, Restart
+from mirage_hooks.boot.intent import Intent, Pause
 from mirage_hooks.boot.process import identify
-from mirage_hooks.boot.record import Generation, Intent, Pause, Phase, State
+from mirage_hooks.boot.record import State
 from support import USER
 
 
@@ -112,24 +114,6 @@ def test_guests_are_known_by_their_generations(state: State) -> None:
     state.next_number("www")
     state.next_number("mail")
     assert state.guest_names() == ["mail", "www"]
-
-
-@pytest.mark.parametrize(
-    ("phase", "unjudged"),
-    [
-        (Phase.PREPARING, True),
-        (Phase.ARMED, True),
-        (Phase.FIRED, True),
-        (Phase.HEALTHY, False),
-        (Phase.FAILED, False),
-        (Phase.ENDED, False),
-        (Phase.ABANDONED, False),
-    ],
-)
-def test_a_generation_is_unjudged_until_it_is_found_healthy_or_not(
-    phase: Phase, unjudged: bool
-) -> None:
-    assert generation(1, phase=phase).unjudged is unjudged
 
 
 # Numbers.
@@ -369,10 +353,6 @@ def test_a_pause_takes_the_place_of_another(state: State) -> None:
     state.set_pause(PAUSE)
     state.set_pause(Pause("still moving", 1700000001.0, "root"))
     assert state.pause() == Pause("still moving", 1700000001.0, "root")
-
-
-def test_a_pause_reads_as_since_by_and_why() -> None:
-    assert str(PAUSE) == "paused since 2023-11-14T22:13:20+00:00 by mirage: moving the disks"
 
 
 def test_a_damaged_pause_is_refused_and_can_be_ended(state: State) -> None:

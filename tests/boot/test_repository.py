@@ -4,12 +4,13 @@ import os
 import subprocess
 from pathlib import Path
 
+import psutil
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mirage_hooks.boot.environment import leave_operation
-from mirage_hooks.boot.errors import RepositoryError
+from mirage_hooks.boot.errors import ImageError, RepositoryError
 from mirage_hooks.boot.repository import Repository
 from support import Site, run
 
@@ -337,6 +338,29 @@ def test_a_stream_that_was_not_read_to_its_end_disturbs_no_other(folder: Path) -
     with one.open() as begun:
         assert begun.read(10) == b"1" * 10
         assert two.text(10) == "two"
+
+
+def test_who_makes_nothing_of_a_blob_that_git_did_not_hand_out_whole_is_not_to_blame(
+    folder: Path,
+) -> None:
+    commit(folder, page="1" * (4 << 20))
+    blob = Repository(folder).tip("main").find("page")
+    assert blob is not None
+    with pytest.raises(RepositoryError, match="git cannot read page"), blob.open() as stream:
+        stream.read(10)
+        [git] = [one for one in psutil.Process().children() if "blob" in one.cmdline()]
+        git.kill()
+        stream.read()
+        raise ImageError("page is cut short")
+
+
+def test_who_makes_nothing_of_a_blob_that_git_handed_out_whole_says_why(folder: Path) -> None:
+    commit(folder, page="1" * (4 << 20))
+    blob = Repository(folder).tip("main").find("page")
+    assert blob is not None
+    with pytest.raises(ImageError, match="page is cut short"), blob.open() as stream:
+        stream.read()
+        raise ImageError("page is cut short")
 
 
 # Folders.

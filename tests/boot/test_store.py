@@ -7,6 +7,7 @@ import os
 import resource
 import stat
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,7 +20,7 @@ from mirage_hooks.boot.errors import HostError, ImageError
 from mirage_hooks.boot.repository import Repository
 from mirage_hooks.boot.revision import Blob
 from mirage_hooks.boot.store import Store
-from mirage_hooks.boot.unpack import Unpacked
+from mirage_hooks.boot.unpack import Unpacked, unpack
 from support import PACKERS, run
 
 LIMIT = 1 << 20
@@ -213,7 +214,7 @@ def test_an_image_cut_anywhere_is_refused(
         blob = commit(folder, packed[:length])
         with pytest.raises(ImageError):
             store.add(blob)
-        assert files(tmp_path / "store") == []
+        assert all(name.endswith(".json") for name in files(tmp_path / "store"))
 
     property_holds()
 
@@ -300,12 +301,13 @@ def test_an_image_that_unpacks_to_far_too_much_is_never_written_beyond_the_limit
         pytest.param(gzip.compress(SCRIPT)[:-1], id="cut short"),
     ],
 )
-def test_nothing_of_a_refused_image_is_left_in_the_store(
+def test_nothing_of_a_refused_image_is_left_in_the_store_but_why(
     folder: Path, store: Store, tmp_path: Path, data: bytes
 ) -> None:
+    blob = commit(folder, data)
     with pytest.raises(ImageError):
-        store.add(commit(folder, data))
-    assert files(tmp_path / "store") == []
+        store.add(blob)
+    assert files(tmp_path / "store") == [f"{blob.oid}.json"]
 
 
 def test_nothing_but_the_image_and_its_index_is_left_in_the_store(
@@ -330,6 +332,92 @@ def test_an_image_refused_half_read_leaves_the_repository_readable(
         store.add(large)
     assert store.add(www).size == len(program)
     assert kept.value.message
+
+
+# What was refused before.
+
+CUT_SHORT = gzip.compress(SCRIPT)[:-1]
+
+
+@pytest.fixture
+def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The paths of the blobs that are unpacked, from here on."""
+    seen: list[str] = []
+
+    def counting(blob: Blob, path: Path, limit: int) -> Unpacked:
+        seen.append(blob.path)
+        return unpack(blob, path, limit)
+
+    monkeypatch.setattr("mirage_hooks.boot.store.unpack", counting)
+    return seen
+
+
+def refuse(store: Store, blob: Blob) -> str:
+    """Have a blob refused; return why."""
+    with pytest.raises(ImageError) as refused:
+        store.add(blob)
+    return str(refused.value)
+
+
+def test_a_refused_image_is_refused_for_the_same_without_being_unpacked_again(
+    folder: Path, store: Store, tmp_path: Path, reads: list[str]
+) -> None:
+    blob = commit(folder, PACKERS["gzip"](SCRIPT.ljust(LIMIT + 1, b"#")))
+    first = refuse(store, blob)
+    assert refuse(Store(tmp_path / "store", LIMIT), blob) == first
+    assert reads == ["www"]
+
+
+def test_a_refused_image_is_unpacked_again_under_another_limit(
+    folder: Path, store: Store, tmp_path: Path
+) -> None:
+    blob = commit(folder, SCRIPT.ljust(LIMIT + 1, b"#"))
+    refuse(store, blob)
+    raised = Store(tmp_path / "store", LIMIT + 1)
+    assert raised.add(blob).size == LIMIT + 1
+    assert raised.add(blob).size == LIMIT + 1
+
+
+def test_a_refused_image_is_refused_by_the_path_that_it_is_asked_for(
+    folder: Path, store: Store
+) -> None:
+    refuse(store, commit(folder, CUT_SHORT))
+    assert "image other" in refuse(store, commit(folder, CUT_SHORT, "other"))
+
+
+@pytest.mark.parametrize(("later", "count"), [(86_399, 1), (86_401, 2), (-3_600, 2)])
+def test_a_refused_image_is_unpacked_again_a_day_later(
+    folder: Path,
+    store: Store,
+    reads: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    later: float,
+    count: int,
+) -> None:
+    blob, now = commit(folder, CUT_SHORT), time.time()
+    refuse(store, blob)
+    monkeypatch.setattr(time, "time", lambda: now + later)
+    refuse(store, blob)
+    assert len(reads) == count
+
+
+def test_why_an_image_was_refused_is_kept_while_it_counts(
+    folder: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = time.time()
+    refuse(store, commit(folder, CUT_SHORT))
+    assert store.unneeded(set()).entries == []
+    monkeypatch.setattr(time, "time", lambda: now + 86_401)
+    assert len(store.unneeded(set()).entries) == 1
+
+
+def test_why_an_image_was_refused_may_be_lost_to_a_full_disk(
+    folder: Path, store: Store, tmp_path: Path
+) -> None:
+    blob = commit(folder, CUT_SHORT)
+    with files_of_at_most(len(SCRIPT)):
+        assert "cut short" in refuse(store, blob)
+    assert files(tmp_path / "store") == []
 
 
 # The host's own faults.

@@ -11,10 +11,11 @@ import pytest
 from mirage_hooks.boot import links, netlink, wiring
 from mirage_hooks.boot.device import NetworkConfig, Nic, Volume
 from mirage_hooks.boot.errors import HostError
+from mirage_hooks.boot.generation import Generation
 from mirage_hooks.boot.guest import Boot
 from mirage_hooks.boot.host import Host, HostNetwork
 from mirage_hooks.boot.plan import Known
-from mirage_hooks.boot.record import Generation, State
+from mirage_hooks.boot.record import State
 from mirage_hooks.boot.wiring import Held
 from namespace import Namespace
 from support import USER, past_generation, record

@@ -1,5 +1,6 @@
 """`poll`: what came is deployed, what died or was missed is made good; else there is silence."""
 
+import bz2
 import fcntl
 import os
 import shutil
@@ -15,7 +16,7 @@ import pytest
 
 from clones import in_a_clone, in_a_linked_worktree, in_a_worktree_of_a_bare_repository
 from mirage_hooks.boot import follow, lock
-from mirage_hooks.boot.errors import ConfigError, HostError
+from mirage_hooks.boot.errors import ConfigError, HostError, ImageError
 from mirage_hooks.installer import pollfile
 from polling import commit_locally, commit_note, events, is_silent, poll, said, tip
 from support import COMMAND, Site, free_port, make_bare, run, wait_for
@@ -340,6 +341,23 @@ def test_a_deploy_by_hand_tries_at_once_and_ends_the_pause(taken: Site) -> None:
     count = len(taken.outcomes())
     assert "is in use by" in taken.command("deploy", check=False).stderr
     assert len(taken.outcomes()) == count
+
+
+def test_an_image_that_cannot_be_unpacked_is_unpacked_once(deployed: Site) -> None:
+    deployed.publish(image=bz2.compress(deployed.compiled("two").read_bytes())[:-9])
+    first = poll(deployed)
+    assert (first.returncode, "ends early" in said(first)) == (ImageError.exit_code, True)
+    [refusal] = [
+        path
+        for path in (deployed.state.store / "blobs").iterdir()
+        if b"ends early" in path.read_bytes()
+    ]
+    before = refusal.stat()
+    again = poll(deployed)
+    assert (again.returncode, said(again)) == (ImageError.exit_code, "")
+    assert refusal.stat().st_mtime_ns == before.st_mtime_ns
+    deployed.publish("two")
+    assert (poll(deployed).returncode, deployed.page()) == (0, "two")
 
 
 # One at a time, and in nobody's way.

@@ -91,7 +91,7 @@ def host(site: Site) -> Iterator[Host]:
 def test_polls_and_the_boot_are_in_the_crontab(host: Host) -> None:
     host.install("--poll", "5m")
     _, poll, up = host.ours()
-    assert f"{COMMAND} -C {host.site.clone} poll" in poll
+    assert f"; {host.site.state.poll} #" in poll
     assert up.startswith(f"@reboot {COMMAND} -C {host.site.clone} up")
 
 

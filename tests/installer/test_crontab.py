@@ -11,8 +11,9 @@ from mirage_hooks.boot.errors import ConfigError, HostError
 from mirage_hooks.installer import crontab
 from mirage_hooks.installer.job import Job
 
-JOB = Job("/opt/mirage-hooks/bin/mirage-hooks", "/srv/deployment", "0000000000ff")
-OTHER = Job(JOB.program, "/srv/other", "0000000000aa")
+SCRIPT = ".git/mirage-hooks/poll"
+JOB = Job("/opt/mirage-hooks/bin/mirage-hooks", "/srv/deployment", SCRIPT, "0000000000ff")
+OTHER = Job(JOB.program, "/srv/other", SCRIPT, "0000000000aa")
 THEIRS = "MAILTO=x@example.org\n# theirs\n*/5 * * * *  backup\t--all  \n"
 
 
@@ -61,30 +62,31 @@ def test_every_minute_of_an_interval_is_in_the_hour(minutes: int, number: int) -
 def test_there_is_one_comment_a_poll_and_a_boot() -> None:
     comment, poll, up = crontab.render(JOB, 300).splitlines()
     assert comment.startswith("# /srv/deployment is polled")
-    assert poll.startswith("0-59/5 * * * * sleep 15; /opt/mirage-hooks/bin/mirage-hooks -C ")
+    assert poll.startswith("0-59/5 * * * * sleep 15; /srv/deployment/.git/mirage-hooks/poll #")
     assert up.startswith("@reboot /opt/mirage-hooks/bin/mirage-hooks -C /srv/deployment up ")
 
 
 @pytest.mark.parametrize("name", ["a b", "100%n", "it's", '"q"', "$HOME `id`", "Jürgen", "#x"])
 def test_a_shell_reads_the_command_back_whatever_the_paths(name: str) -> None:
-    job = Job(f"/opt/{name}/mirage-hooks", f"/srv/{name}", JOB.identity)
-    up = crontab.render(job, 300).splitlines()[2]
+    job = Job(f"/opt/{name}/mirage-hooks", f"/srv/{name}", SCRIPT, JOB.identity)
+    _, poll, up = crontab.render(job, 300).splitlines()
+    assert shlex.split(command_of(poll), comments=True)[2:] == [f"/srv/{name}/{SCRIPT}"]
     assert shlex.split(command_of(up), comments=True) == [job.program, "-C", job.path, "up"]
 
 
 @pytest.mark.parametrize("name", ["a\nb", "a\\b", "a\rb"])
 def test_a_path_that_cannot_stand_in_a_crontab_is_refused(name: str) -> None:
     with pytest.raises(HostError, match="cannot stand in a crontab"):
-        crontab.render(Job(JOB.program, f"/srv/{name}", JOB.identity), 300)
+        crontab.render(Job(JOB.program, f"/srv/{name}", SCRIPT, JOB.identity), 300)
 
 
 def test_a_percent_sign_is_no_line_end() -> None:
-    line = crontab.render(Job(JOB.program, "/srv/100%", JOB.identity), 300).splitlines()[1]
-    assert "'/srv/100\\%'" in line or "/srv/100\\% " in line
+    job = Job(JOB.program, "/srv/100%", SCRIPT, JOB.identity)
+    assert "/srv/100\\%/" in crontab.render(job, 300).splitlines()[1]
 
 
 def test_the_mark_is_a_comment_to_the_shell() -> None:
-    line = crontab.render(Job("echo", "/x", JOB.identity), 300).splitlines()[2]
+    line = crontab.render(Job("echo", "/x", SCRIPT, JOB.identity), 300).splitlines()[2]
     done = subprocess.run(["sh", "-c", command_of(line)], capture_output=True, check=True)
     assert done.stdout == b"-C /x up\n"
 
@@ -109,20 +111,22 @@ def test_every_other_line_stays_byte_for_byte(theirs: str) -> None:
     assert crontab.without(whole + crontab.render(JOB, 300), JOB) == whole
 
 
-def test_the_line_that_polls_is_found() -> None:
+def test_the_lines_that_poll_and_boot_are_found() -> None:
     text = THEIRS + crontab.render(OTHER, 60) + crontab.render(JOB, 300)
-    line = crontab.find(text, JOB)
-    assert line is not None
-    assert "-C /srv/deployment poll" in line
+    poll, up = crontab.find(text, JOB)
+    assert poll is not None
+    assert "/srv/deployment/.git/mirage-hooks/poll" in poll
+    assert up is not None
+    assert "-C /srv/deployment up" in up
 
 
 def test_where_nothing_polls_no_line_is_found() -> None:
-    assert crontab.find(THEIRS + crontab.render(OTHER, 60), JOB) is None
+    assert crontab.find(THEIRS + crontab.render(OTHER, 60), JOB) == (None, None)
 
 
 @pytest.mark.parametrize("name", ["x", "a b", "100%n"])
-def test_the_program_of_a_line_is_told(name: str) -> None:
-    job = Job(f"/opt/{name}/mirage-hooks", "/srv/x", JOB.identity)
-    line = crontab.find(crontab.render(job, 300), job)
-    assert line is not None
-    assert crontab.program(line) == job.program
+def test_the_program_of_the_line_at_boot_is_told(name: str) -> None:
+    job = Job(f"/opt/{name}/mirage-hooks", "/srv/x", SCRIPT, JOB.identity)
+    _, up = crontab.find(crontab.render(job, 300), job)
+    assert up is not None
+    assert crontab.program(up) == job.program

@@ -128,7 +128,10 @@ def test_status_shows_a_guest_that_waits_for_its_restart(deployed: Site) -> None
     assert monitor.tender is not None
     monitor.tender.kill(signal.SIGKILL)
     wait_for(lambda: deployed.monitor().phase == "backing-off")
+    # Else it may be over before anybody looks.
+    monitor.monitor.kill(signal.SIGSTOP)
     assert www(deployed)["health"] == "restarting"
+    monitor.monitor.kill(signal.SIGCONT)
 
 
 def test_status_shows_a_guest_that_was_given_up(site: Site) -> None:

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 import tomlkit
 
+from mirage_hooks.boot.generation import Phase
 from mirage_hooks.boot.process import ProcessId
-from mirage_hooks.boot.record import Phase, State
+from mirage_hooks.boot.record import State
 from mirage_hooks.installer import hookfile
 from support import COMMAND, USER, Site, monitors_of, run
 

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from mirage_hooks.boot import lock
+from mirage_hooks.boot.generation import Phase
 from mirage_hooks.boot.plan import Known
-from mirage_hooks.boot.record import Phase
 from mirage_hooks.boot.survey import look
 from support import COMMAND, Site, free_port, get, wait_for
 

@@ -11,9 +11,9 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from mirage_hooks.boot.control import MonitorState
+from mirage_hooks.boot.generation import Phase
 from mirage_hooks.boot.plan import Known
 from mirage_hooks.boot.process import identify
-from mirage_hooks.boot.record import Phase
 from mirage_hooks.installer.prometheus import Fleet, exposition
 from support import COMMAND, Site, free_port, past_generation, wait_for
 

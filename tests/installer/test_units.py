@@ -57,11 +57,11 @@ def test_what_systemd_takes_for_no_program_is_refused(name: str) -> None:
 def test_the_delay_is_a_part_of_the_interval_and_half_a_minute_at_most(
     seconds: float, delay: str
 ) -> None:
-    timer = units.render("/x", f"{seconds}s", seconds)[TEMPLATE]
+    timer = units.render("/x", "poll", f"{seconds}s", seconds)[TEMPLATE]
     assert f"RandomizedDelaySec={delay}\n" in timer
 
 
 @pytest.mark.parametrize(("seconds", "first"), [(10, "10s"), (300, "60s")])
 def test_the_first_poll_comes_within_a_minute_of_the_boot(seconds: float, first: str) -> None:
-    timer = units.render("/x", f"{seconds}s", seconds)[TEMPLATE]
+    timer = units.render("/x", "poll", f"{seconds}s", seconds)[TEMPLATE]
     assert f"OnActiveSec={first}\n" in timer
