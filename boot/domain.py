@@ -3,7 +3,8 @@
 xl has none that serves: what `xl create` starts stays behind when it is killed, and the guest's
 last words are in a console of their own. So this one has the domain made, paused, before it is let
 go by a byte; copies its console; notices its end, and ends with a code that says how it ended. On
-SIGTERM it asks the guest, waits briefly, and destroys it. A MirageOS guest for PV never answers.
+SIGTERM it asks the guest, waits briefly, and destroys it. A MirageOS guest for PV never heeds that,
+does not say that it would, and is not asked.
 
 Destroying takes as long as making. So a domain that is replaced is only paused, on SIGUSR1: the
 tender of the next one destroys it, once its own runs.
@@ -23,13 +24,12 @@ import sys
 import threading
 import time
 from collections.abc import Collection
-from ctypes import CDLL
 from dataclasses import asdict, dataclass, field
 
 from mirage_hooks.boot import control, xl
 from mirage_hooks.boot.errors import HostError
 from mirage_hooks.boot.keeper import Keeper
-from mirage_hooks.boot.xl import Xl
+from mirage_hooks.boot.xl import Xl, XlError
 
 # What it ends with; `tender.explain_exit` has the words.
 FAILED, CRASHED, REBOOTS, REMOVED, ENDED = 84, 85, 86, 87, 88
@@ -42,9 +42,6 @@ _LAST_WORDS_SECONDS = 0.5
 _ROOM_SECONDS = 10.0
 # What a domain takes beside its memory, MiB: page tables, and what its devices are shared by.
 _BESIDE = 8
-
-_PR_SET_PDEATHSIG = 1  # prctl(2)
-_LIBC = CDLL(None, use_errno=True)
 
 
 @dataclass(frozen=True)
@@ -101,19 +98,22 @@ class Tender:
             code = self._tend()
         except _Ended as ended:
             code = ended.code
-        except HostError as error:
+        except (HostError, OSError) as error:
             code = _fail(error)
         try:
             self._clean()
-        except HostError as error:
+        except (HostError, OSError) as error:
             code = _fail(error)
         return code
 
     def _tend(self) -> int:
         order = self._order
         self._xl.end(order.uuid)  # what is left where this was killed
-        if not order.alone and self._has_room():
-            self._create()
+        if not order.alone:
+            if self._has_room():
+                self._create()
+            else:
+                print("Xen lacks memory for both: the domain is made once another ends", flush=True)
         with contextlib.suppress(BrokenPipeError):  # it is let go of: that is found next
             self._go.sendall(b"+")
         if not self._is_let_go():
@@ -122,13 +122,22 @@ class Tender:
             self._end_others()
             self._wait_for_room()
             self._create()
-        else:
-            for domain in self._xl.domains() if order.adopts else ():
-                if domain.uuid in order.adopts:
-                    self._xl.run(xl.pause(domain.id))
-        self._xl.run(xl.unpause(self._id))
+        self._let_run()
         self._settling.start()
         return self._watch()
+
+    def _let_run(self) -> None:
+        """Let the domain run; those that it adopts stand still from then on. Raises XlError."""
+        adopts = self._order.adopts
+        adopted = [one.id for one in self._xl.domains() if one.uuid in adopts] if adopts else []
+        for domain in adopted:
+            self._xl.run(xl.pause(domain))
+        try:
+            self._xl.run(xl.unpause(self._id))
+        except XlError:
+            for domain in adopted:
+                self._xl.run(xl.unpause(domain))
+            raise
 
     def _settle(self) -> None:
         """Have the domain alone, and by its name, while it runs."""
@@ -144,17 +153,17 @@ class Tender:
             self._xl.end(identity)
 
     def _create(self) -> None:
-        """Have the domain made, paused. Raises XlError."""
+        """Have the domain made, paused. Raises XlError, and _Ended where the end is asked for."""
         order = self._order
         descriptor = os.open(order.file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
             file.write(order.config)
         self._keeper = Keeper(self._xl, order.file)
-        self._id = self._keeper.made()
-        self._console = self._start_console()
-
-    def _start_console(self) -> "subprocess.Popen[bytes]":
-        return self._xl.start(xl.console(self._id), None, subprocess.DEVNULL, _die_with_parent)
+        made = self._keeper.made(unless=self._asked)
+        if made is None:
+            raise _Ended(0)
+        self._id = made
+        self._console = self._xl.start(xl.console(made), None, subprocess.DEVNULL, bound=True)
 
     def _is_let_go(self) -> bool:
         """Wait for the word; return whether it came, rather than the end. Raises _Ended."""
@@ -189,12 +198,13 @@ class Tender:
             self._left = True
 
     def _ask(self) -> bool:
-        """Ask the guest to end, and give it a moment; return whether it is still there then."""
+        """Ask the guest to end, if it does so; return whether it is still there after a moment."""
+        if not self._xl.heeds(self._id):
+            return True
         with contextlib.suppress(OSError):
             asking = self._xl.start(xl.shut_down(self._id), subprocess.DEVNULL, subprocess.DEVNULL)
             there = self._keeper is not None and self._keeper.outlasts(_ASK_SECONDS)
             xl.kill(asking)  # it would wait for an answer for a minute
-            asking.wait()
             return there
         return True
 
@@ -202,6 +212,8 @@ class Tender:
         """Leave no domain, and no xl. Raises XlError."""
         if self._keeper is None:
             return
+        if not self._id:
+            self._keeper.end(at_once=True)  # else it may make the domain once that was looked for
         try:
             if not self._left:
                 self._xl.end(self._order.uuid)
@@ -211,10 +223,10 @@ class Tender:
             if self._settling.is_alive():
                 self._settling.join()
             if self._console is not None:
+                # That of a domain which is left goes on: the next one is not to wait for it.
                 with contextlib.suppress(subprocess.TimeoutExpired):
-                    self._console.wait(_LAST_WORDS_SECONDS)
+                    self._console.wait(0 if self._left else _LAST_WORDS_SECONDS)
                 xl.kill(self._console)
-                self._console.wait()
 
     def _wait(self, watched: list[int]) -> Collection[int]:
         """Wait until one of the descriptors can be read, or the keeper has said something."""
@@ -227,10 +239,7 @@ class Tender:
 
     def _has_room(self) -> bool:
         free, memory = self._xl.free_memory(), self._order.memory
-        if free is not None and free >= memory + memory // 64 + _BESIDE:
-            return True
-        print(f"Xen has {free} MiB left: the domain is made once another has ended", flush=True)
-        return False
+        return free is not None and free >= memory + memory // 64 + _BESIDE
 
     def _wait_for_room(self) -> None:
         """Wait for what an ended domain had. Whether it is enough, `xl create` finds out."""
@@ -251,13 +260,9 @@ def _explain(reason: int | None) -> int:
     return CRASHED
 
 
-def _fail(error: HostError) -> int:
+def _fail(error: Exception) -> int:
     print(str(error), flush=True)
     return FAILED
-
-
-def _die_with_parent() -> None:
-    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def argument(order: Order) -> str:

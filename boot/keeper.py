@@ -22,18 +22,27 @@ class Keeper:
     def __init__(self, driven: Xl, file: str) -> None:
         """Have the domain made that a file describes. Raises XlError."""
         try:
-            self._process = driven.start(xl.create(file), subprocess.PIPE, subprocess.STDOUT)
+            # Else it would make the domain after the tender is gone, and nobody would know of it.
+            self._process = driven.start(
+                xl.create(file), subprocess.PIPE, subprocess.STDOUT, bound=True
+            )
         except OSError as error:
             raise XlError(f"{driven.command[0]} cannot be executed: {error.strerror}") from None
         assert self._process.stdout is not None  # noqa: S101 - it is a pipe
         self.output = self._process.stdout.fileno()
         self._said = b""
 
-    def made(self) -> int:
-        """Wait until the domain is there; return its id. Raises XlError where it does not come."""
+    def made(self, unless: int) -> int | None:
+        """Wait until the domain is there; return its id. Raises XlError where it does not come.
+
+        None once there is something to read from the descriptor `unless`.
+        """
         deadline = time.monotonic() + xl.CHANGE_SECONDS
         while (found := xl.parse_created(self._text)) is None:
-            if not self._hear(deadline):
+            ready = self._wait(deadline, unless)
+            if unless in ready:
+                return None
+            if not ready or not self.listen():
                 late = time.monotonic() >= deadline
                 code = self.end()
                 how = f"took more than {xl.CHANGE_SECONDS:g} s" if late else f"ended with {code}"
@@ -58,13 +67,13 @@ class Keeper:
             pass
         return time.monotonic() >= deadline
 
-    def end(self, at_once: bool = False) -> int:
-        """Have it gone, by force where it does not go; return how it ended."""
+    def end(self, at_once: bool = False) -> int | None:
+        """Have it gone, by force where it does not go; return how it ended, None if it did not."""
         if not at_once:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 return self._process.wait(_END_SECONDS)
         xl.kill(self._process)
-        return self._process.wait()
+        return self._process.poll()
 
     @property
     def _text(self) -> str:
@@ -72,6 +81,10 @@ class Keeper:
 
     def _hear(self, deadline: float) -> bool:
         """Listen once, until a time of the monotonic clock; return whether there may be more."""
-        left = max(0.0, deadline - time.monotonic())
-        ready, _, _ = select.select([self.output], [], [], left)
-        return bool(ready) and self.listen()
+        return bool(self._wait(deadline)) and self.listen()
+
+    def _wait(self, deadline: float, *others: int) -> list[int]:
+        ready, _, _ = select.select(
+            [self.output, *others], [], [], max(0.0, deadline - time.monotonic())
+        )
+        return ready

@@ -101,6 +101,7 @@ class Tender:
         trigger.close()
         os.set_blocking(self.output, False)
         self.open = True
+        self._prepares = orders.prepares
         self.pidfd = os.pidfd_open(pid)
         self.process = identify(pid)
 
@@ -118,8 +119,10 @@ class Tender:
         self.trigger.close()
 
     def disarm(self) -> None:
-        """Let it end without an exec."""
+        """Let it end without an exec, or leave off what it prepares."""
         self.trigger.close()
+        if self._prepares:
+            self._signal(signal.SIGTERM)
 
     def drain(self) -> bool:
         """Take what its console holds now; return whether more may come."""

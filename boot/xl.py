@@ -9,7 +9,8 @@ import os
 import re
 import signal
 import subprocess
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
+from ctypes import CDLL
 from dataclasses import dataclass
 
 from mirage_hooks.boot.errors import HostError
@@ -19,6 +20,9 @@ from mirage_hooks.boot.errors import HostError
 ANSWER_SECONDS = 20.0
 CHANGE_SECONDS = 60.0
 
+# How long one that is killed may take to be gone, seconds.
+_KILLED_SECONDS = 2.0
+
 # Why a domain ended, by Xen's public/sched.h.
 POWEROFF, REBOOT, SUSPEND, CRASH, WATCHDOG = range(5)
 
@@ -27,9 +31,19 @@ _LISTED = re.compile(
     r"\s+[0-9.]+\s+(?P<uuid>[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})\b",
     re.MULTILINE,
 )
+# The sixth letter: it is being destroyed, and waits for who shares memory with it.
+_DYING = "d"
 _FREE = re.compile(r"^free_memory\s*:\s*([0-9]+)$", re.MULTILINE)
 _WAITING = re.compile(r"Waiting for domain (?:\S+) \(domid ([0-9]+)\) to die")
 _SHUT_DOWN = re.compile(r"Domain [0-9]+ has shut down, reason code ([0-9]+)")
+
+# What a guest says in xenstore that ends when it is asked to (xenstore-paths(7)).
+_HEEDS = "/local/domain/{}/control/feature-poweroff"
+_READER = "xenstore-read"
+_NOT_SAID = "couldn't read path"
+
+_LIBC = CDLL(None, use_errno=True)
+_PR_SET_PDEATHSIG = 1  # prctl(2)
 
 # Where in its own sources something went wrong, as libxl and libxc begin their lines.
 _PLACE = re.compile(r"^(?:libxl: error: |xc: error: (?:panic: )?)(?:\w+\.c:[0-9]+:(?:\w+:)? ?)?")
@@ -103,12 +117,12 @@ def console(domain: int) -> tuple[str, ...]:
 
 
 def parse_list(text: str) -> list[Listed]:
-    """Return the domains in the answer to `xl list -v`, without the host's own."""
+    """Return the domains in the answer to `xl list -v`: not the host's own, nor what is dying."""
     found = [
         Listed(int(one["id"]), one["name"], one["uuid"], int(one["memory"]), one["state"])
         for one in _LISTED.finditer(text)
     ]
-    return [one for one in found if one.id != 0]
+    return [one for one in found if one.id != 0 and not one.state.endswith(_DYING)]
 
 
 def parse_free(text: str) -> int | None:
@@ -146,53 +160,68 @@ class Xl:
         self.command = tuple(command)
 
     def domains(self) -> list[Listed]:
-        """Return every domain but the host's own. Raises XlError."""
+        """Return every domain but the host's own, and those that are dying. Raises XlError."""
         return parse_list(self.run(("list", "-v")))
 
-    def find(self, uuid: str) -> Listed | None:
-        """Return the domain with that uuid. Raises XlError."""
-        return next((one for one in self.domains() if one.uuid == uuid), None)
+    def having(self, uuid: str) -> list[Listed]:
+        """Return the domains with that uuid: Xen lets several have one. Raises XlError."""
+        return [one for one in self.domains() if one.uuid == uuid]
 
     def free_memory(self) -> int | None:
         """Return how much memory Xen has left, in MiB. Raises XlError."""
         return parse_free(self.run(("info",)))
 
-    def end(self, uuid: str, tries: int = 3) -> bool:
-        """Destroy the domain with that uuid; return whether there was one.
+    def heeds(self, domain: int) -> bool:
+        """Whether a guest ends when it is asked to, by its own word in xenstore.
 
-        More than once: a domain that crashes meanwhile can win the race. Raises XlError where it
+        True where that cannot be known: this user may be let run xl alone.
+        """
+        *prefix, program = self.command
+        folder, slash, _ = program.rpartition("/")
+        beside = f"{folder}{slash}{_READER}"
+        read = Xl([*prefix, beside if os.access(beside, os.X_OK) else _READER])
+        try:
+            return read.run((_HEEDS.format(domain),)).strip() == "1"
+        except XlError as error:
+            return _NOT_SAID not in error.message
+
+    def end(self, uuid: str, tries: int = 3) -> None:
+        """Destroy every domain with that uuid.
+
+        More than once: a domain that crashes meanwhile can win the race. Raises XlError where one
         is still there then.
         """
-        for attempt in range(tries):
-            domain = self.find(uuid)
-            if domain is None:
-                return attempt > 0
-            try:
-                self.run(destroy(domain.id), CHANGE_SECONDS)
-            except XlError:
-                if attempt == tries - 1:
-                    raise
-        if (domain := self.find(uuid)) is not None:
-            raise XlError(f"domain {domain.name} (id {domain.id}) is still there after xl destroy")
-        return True
+        wrong = None
+        for _ in range(tries):
+            if not (left := self.having(uuid)):
+                return
+            for domain in left:
+                try:
+                    self.run(destroy(domain.id), CHANGE_SECONDS)
+                except XlError as error:
+                    wrong = error
+        if left := self.having(uuid):
+            still = f"domain {left[0].name} (id {left[0].id}) is still there after xl destroy"
+            raise wrong or XlError(still)
 
     def run(self, arguments: Iterable[str], seconds: float = ANSWER_SECONDS) -> str:
         """Run one command of xl's; return what it printed. Raises XlError."""
-        argv = [*self.command, *arguments]
-        said = " ".join(["xl", *argv[len(self.command) :]])
+        arguments = tuple(arguments)
+        said = " ".join((self.command[-1].rpartition("/")[2], *arguments))
         try:
-            process = self.start(argv[len(self.command) :], subprocess.PIPE, subprocess.PIPE)
+            process = self.start(arguments, subprocess.PIPE, subprocess.PIPE)
         except OSError as error:
             raise XlError(f"{self.command[0]} cannot be executed: {error.strerror}") from None
-        with process:
-            try:
-                output, wrong = process.communicate(timeout=seconds)
-            except subprocess.TimeoutExpired:
-                kill(process)
-                raise XlError(
-                    f"{said}: no answer within {seconds:g} s: it was killed",
-                    "see whether xenstored runs, and what else uses xl",
-                ) from None
+        try:
+            output, wrong = process.communicate(timeout=seconds)
+        except subprocess.TimeoutExpired:
+            kill(process)
+            for stream in filter(None, (process.stdout, process.stderr)):
+                stream.close()
+            raise XlError(
+                f"{said}: no answer within {seconds:g} s",
+                "see whether xenstored runs, and what else uses xl",
+            ) from None
         if process.returncode != 0:
             how = f"ended with {process.returncode}"
             raise failure(said, how, last_words(wrong.decode(errors="replace")))
@@ -203,12 +232,12 @@ class Xl:
         arguments: Iterable[str],
         output: int | None,
         errors: int | None,
-        before: Callable[[], None] | None = None,
+        bound: bool = False,
     ) -> "subprocess.Popen[bytes]":
         """Start one command of xl's, in a session of its own. Raises OSError.
 
-        A signal that is meant for the tender would leave half a domain. `before` is called in the
-        new process.
+        A signal that is meant for the tender would leave half a domain. One that is `bound` is
+        killed once this process is gone.
         """
         return subprocess.Popen(
             [*self.command, *arguments],
@@ -216,15 +245,27 @@ class Xl:
             stdout=output,
             stderr=errors,
             start_new_session=True,
-            preexec_fn=before,  # noqa: PLW1509 - given before there are threads
+            preexec_fn=_die_with_parent if bound else None,  # noqa: PLW1509 - before any thread
         )
 
 
 def kill(process: "subprocess.Popen[bytes]") -> None:
-    """Kill one command of xl's, and what it has started."""
-    # What sudo runs as root is not ours to kill: then it goes by sudo's own end.
-    with contextlib.suppress(ProcessLookupError, PermissionError):
+    """Kill one command of xl's, and what it has started.
+
+    What sudo runs as root is not ours to kill, and not waited for: it ends with its domain.
+    """
+    try:
         os.killpg(process.pid, signal.SIGKILL)
+    except PermissionError:
+        return
+    except ProcessLookupError:
+        pass
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(_KILLED_SECONDS)
+
+
+def _die_with_parent() -> None:
+    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def failure(said: str, how: str, wrong: str) -> XlError:

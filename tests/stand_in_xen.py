@@ -264,6 +264,8 @@ def create(folder: Folder, xen: Xen, domain: Domain, *, concluding: bool = True)
     here, machine = f"/local/domain/{domain.domid}", f"/vm/{domain.uuid}"
     xen.store |= {
         f"{here}/control/shutdown": "",
+        # What Linux writes there as it boots (drivers/xen/manage.c).
+        f"{here}/control/feature-poweroff": "1" if _obeys(domain) else "",
         f"{here}/domid": str(domain.domid),
         f"{here}/name": domain.name,
         f"{here}/vm": machine,
@@ -275,9 +277,13 @@ def create(folder: Folder, xen: Xen, domain: Domain, *, concluding: bool = True)
     return domain
 
 
+def _obeys(domain: Domain) -> bool:
+    return OBEDIENT in str(domain.config.get("extra", "")).split()
+
+
 def shut_down(domain: Domain) -> bool:
     """Ask a domain to end; return whether it does, as MirageOS on PV never does."""
-    if OBEDIENT not in str(domain.config.get("extra", "")).split():
+    if not _obeys(domain):
         return False
     domain.obeying = True
     os.kill(domain.guest, signal.SIGKILL)

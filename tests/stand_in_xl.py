@@ -13,10 +13,11 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import stand_in_xen
 import stand_in_xl_create
-from stand_in_xen import HOST, HOST_MEMORY, Domain, Folder, Xen
+from stand_in_xen import HOST, HOST_MEMORY, Domain, Folder, Value, Xen
 from stand_in_xl_create import RefusedError
 
 NAMES = ("xl", "xenstore-read", "xenstore-write", "xenstore-ls")
@@ -60,7 +61,8 @@ def leave(folder: Path) -> None:
 def fail(folder: Path, **faults: dict[str, object]) -> None:
     """Have subcommands fail from now on: `create={"seconds": 5, "code": 1, "says": "..."}`.
 
-    One that has no `code` does its work after `seconds`. `any` is for all that have no fault.
+    One that has no `code` does its work after `seconds`. `any` is for all that have no fault. With
+    `midway` a domain is half made for so many seconds: for good where xl is killed meanwhile.
     """
     (folder / "faults.json").write_text(json.dumps(faults))
 
@@ -76,7 +78,7 @@ def main(argv: list[str]) -> int:
             return 1
         name, arguments = arguments[0], arguments[1:]
     try:
-        _fault(folder, name)
+        _fail(_fault(folder, name))
         if name not in _COMMANDS:
             raise RefusedError("command not implemented", 1)
         if name in _TAKING and not _split(arguments)[1]:
@@ -88,12 +90,13 @@ def main(argv: list[str]) -> int:
         return refused.code
 
 
-def _fault(folder: Folder, name: str) -> None:
+def _fault(folder: Folder, name: str) -> dict[str, Any]:
     told = folder.path / "faults.json"
-    if not told.exists():
-        return
-    faults = json.loads(told.read_text())
-    fault = faults.get(name.replace("-", "_"), faults.get("any", {}))
+    faults: dict[str, dict[str, Any]] = json.loads(told.read_text()) if told.exists() else {}
+    return faults.get(name.replace("-", "_"), faults.get("any", {}))
+
+
+def _fail(fault: dict[str, Any]) -> None:
     time.sleep(fault.get("seconds", 0))
     if "code" in fault:
         raise RefusedError(fault.get("says", ""), fault["code"])
@@ -134,12 +137,23 @@ def _create(folder: Folder, arguments: list[str]) -> None:
         raise RefusedError("Domain name must be specified.", 1)
     if "kernel" not in config:
         raise RefusedError("Neither kernel nor bootloader specified", 1)
+    if seconds := _fault(folder, "create").get("midway"):
+        _dawdle(folder, config, seconds)
     with folder.changing() as xen:
         made = stand_in_xl_create.make(folder, xen, config, concluding="-F" not in options)
         if "-p" not in options:
             stand_in_xen.resume(made)
     if "-F" in options:
         _stay(folder, made)
+
+
+def _dawdle(folder: Folder, config: dict[str, Value], seconds: float) -> None:
+    """Have a domain that has neither memory nor processors yet for some time."""
+    with folder.changing() as xen:
+        half = stand_in_xl_create.half_made(xen, config)
+    time.sleep(seconds)
+    with folder.changing() as xen:
+        xen.remove(_found(xen, str(half.domid)))
 
 
 def _stay(folder: Folder, domain: Domain) -> None:
@@ -199,7 +213,7 @@ def _list(folder: Folder, arguments: list[str]) -> None:
     print(f"{'Name':<40}    ID   Mem VCPUs\tState\tTime(s){more}")
     for domain in shown:
         state = "r-----" if domain.domid == HOST else _state(domain)
-        numbers = f"{domain.domid:>5} {domain.memory:>5} {1:>5}"
+        numbers = f"{domain.domid:>5} {domain.memory:>5} {1 if domain.memory else 0:>5}"
         line = f"{domain.name:<40} {numbers}     {state}  {0.1:>8.1f}"
         if "-v" in options:
             code = stand_in_xen.REASONS.get(domain.reason or "", "-")

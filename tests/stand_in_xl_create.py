@@ -73,9 +73,20 @@ def make(folder: Folder, xen: Xen, config: dict[str, Value], *, concluding: bool
             )
             # Once when it is brought up, and once when it is taken down.
             raise _libxl(domid, script, not_added, script)
-    identity = str(config.get("uuid", uuid.uuid4()))
-    made = Domain(domid, name, identity, memory, config)
+    made = Domain(domid, name, _identity(config), memory, config)
     return stand_in_xen.create(folder, xen, made, concluding=concluding)
+
+
+def half_made(xen: Xen, config: dict[str, Value]) -> Domain:
+    """Have a domain as it is while xl makes it, and stays where that xl is killed."""
+    half = Domain(xen.next, str(config["name"]), _identity(config), 0, config)
+    xen.next += 1
+    xen.domains.append(half)
+    return half
+
+
+def _identity(config: dict[str, Value]) -> str:
+    return str(config.get("uuid", uuid.uuid4()))
 
 
 _NOT_BUILT = "libxl_create.c:1640:domcreate_rebuild_done: Domain {}:cannot (re-)build domain: -3"

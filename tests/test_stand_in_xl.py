@@ -1,6 +1,7 @@
 """The stand-in for xl does to its domains what xl does; what it prints is compared elsewhere."""
 
 import json
+import re
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -164,6 +165,27 @@ def test_a_guest_is_asked_through_xenstore_and_only_an_obedient_one_ends(
         if left:
             xl("destroy www")
         assert left == ([] if "obedient" in extra else ["www"])
+
+
+def test_an_xl_that_is_killed_midway_leaves_half_a_domain(
+    xl: Xl, tools: Path, config: Callable[..., Path]
+) -> None:
+    stand_in_xl.fail(tools, create={"midway": 60})
+    with subprocess.Popen([tools / "xl", "create", "-q", config()]) as making:
+        wait_for(lambda: names(xl) == ["www"])
+        making.kill()
+    assert re.search(r"^www +1 +0 +0 +--p---", xl("list").stdout, re.MULTILINE)
+    xl("destroy www")
+    assert names(xl) == []
+
+
+def test_two_domains_may_have_one_uuid(xl: Xl, config: Callable[..., Path]) -> None:
+    identity = "11111111-2222-3333-4444-555555555555"
+    path = config(more=f"uuid = '{identity}'")
+    xl(f"create -q {path}")
+    xl("rename www other")
+    xl(f"create -q {path}")
+    assert xl("list -v").stdout.count(identity) == 2
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -12,10 +13,11 @@ from pathlib import Path
 
 import pytest
 
+import stand_in_xen
 import stand_in_xl
 from mirage_hooks.boot import control, domain
 from mirage_hooks.boot.domain import Order
-from mirage_hooks.boot.xl import Xl
+from mirage_hooks.boot.xl import Xl, kill, parse_list
 from stand_in_xen import Folder
 from support import free_port, get, wait_for
 
@@ -235,6 +237,104 @@ def test_a_domain_that_makes_way_is_left_paused_and_ends_for_the_next_one(
     second.go.send(b"!")
     wait_for(lambda: get(port) == "one")
     wait_for(lambda: list(names(xen)) == ["www"])
+
+
+def make_way(tender: Tended) -> None:
+    tender.process.send_signal(control.MAKE_WAY)
+    assert tender.ends()[0] == 0
+
+
+def test_a_guest_that_says_that_it_heeds_a_shutdown_is_asked_to_end(
+    xen: Xl, order: Order, tend: Tend
+) -> None:
+    heeding = order.config.replace("port=", f"{stand_in_xen.OBEDIENT} port=")
+    tender = tend(replace(order, config=heeding))
+    tender.let_go()
+    wait_for(lambda: get(port_of(order)) and "www" in names(xen))
+    make_way(tender)
+    assert names(xen) == {}
+
+
+def test_a_guest_that_does_not_say_so_is_not_asked(xen: Xl, order: Order, tend: Tend) -> None:
+    heeding = order.config.replace("port=", f"{stand_in_xen.OBEDIENT} port=")
+    tender = tend(replace(order, config=heeding))
+    tender.let_go()
+    wait_for(lambda: get(port_of(order)) and "www" in names(xen))
+    with Folder(Path(xen.command[0]).parent).changing() as changed:
+        changed.store["/local/domain/1/control/feature-poweroff"] = ""
+    make_way(tender)
+    assert names(xen) == {"www": "--p---"}
+
+
+def test_a_guest_is_asked_where_nobody_may_read_xenstore(xen: Xl, order: Order, tend: Tend) -> None:
+    tend(order).let_go()
+    folder = Path(xen.command[0]).parent
+    assert not xen.heeds(1)
+    stand_in_xl.fail(folder, xenstore_read={"code": 1, "says": "sudo: a password is required"})
+    assert xen.heeds(1)
+
+
+def half_made(xen: Xl, order: Order, tend: Tend) -> Tended:
+    """Return a tender whose domain is half made, and stays so."""
+    stand_in_xl.fail(Path(xen.command[0]).parent, create={"midway": 60})
+    tender = tend(order)
+    wait_for(lambda: names(xen) == {"www.7": "--p---"})
+    return tender
+
+
+def test_a_tender_that_is_asked_to_end_leaves_no_half_made_domain(
+    xen: Xl, order: Order, tend: Tend
+) -> None:
+    tender = half_made(xen, order, tend)
+    tender.process.terminate()
+    assert tender.ends()[0] == 0
+    assert names(xen) == {}
+
+
+def test_a_half_made_domain_that_a_killed_tender_left_is_made_anew(
+    xen: Xl, order: Order, tend: Tend
+) -> None:
+    first = half_made(xen, order, tend)
+    first.process.kill()
+    first.ends()
+    stand_in_xl.fail(Path(xen.command[0]).parent)
+    tend(order).let_go()
+    wait_for(lambda: get(port_of(order)) == "one")
+    assert len(xen.domains()) == 1
+
+
+def test_every_domain_of_one_uuid_ends(xen: Xl, order: Order) -> None:
+    for number in range(4):
+        file = Path(order.file)
+        file.write_text(order.config.replace("www.7", f"www.{number}"))
+        xen.run(("create", "-p", "-q", str(file)))
+    xen.end(IDENTITY)
+    assert names(xen) == {}
+
+
+def test_a_domain_that_is_dying_is_none_any_more() -> None:
+    line = f"(null)  3  0  1  --p--d  0.1 {IDENTITY}  -  -\n"
+    assert (parse_list(line), len(parse_list(line.replace("d ", "- ")))) == ([], 1)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="root starts what another user may not kill")
+def test_what_runs_as_somebody_else_is_not_waited_for(tmp_path: Path) -> None:
+    program = tmp_path / "slow"
+    program.write_text("#!/bin/sh\nexec sleep 60\n")
+    program.chmod(0o755)
+    process = Xl([str(program)]).start((), None, None)
+    if (child := os.fork()) == 0:
+        try:
+            os.setuid(65534)
+            began = time.monotonic()
+            kill(process)
+            os._exit(time.monotonic() - began > 1)
+        finally:
+            os._exit(2)
+    assert os.waitpid(child, 0)[1] == 0
+    assert process.poll() is None
+    kill(process)
+    assert process.poll() == -signal.SIGKILL
 
 
 def test_an_xl_that_hangs_is_killed(xen: Xl) -> None:

@@ -60,6 +60,7 @@ SCRIPT = (
     "xenstore-read /local/domain/{domid}/name",
     "xenstore-read /local/domain/{domid}/vm",
     "xenstore-read /local/domain/{domid}/nosuch",
+    "xenstore-read /local/domain/{domid}/control/feature-poweroff",
     f"xenstore-read /vm/{UUID}/name",
     "xenstore-ls /nosuch",
     "xl unpause renamed",
