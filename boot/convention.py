@@ -31,6 +31,7 @@ _PREFIX = "mir-"
 _OWN_TEMPLATE, _TEMPLATE = ".xl.in", "xl.conf.in"
 _COMPRESSIONS = ("bz2", "gz", "xz", "zst")
 _IMAGE = re.compile(rf"(.+)\.({'|'.join(TARGETS)})(?:\.(?:{'|'.join(_COMPRESSIONS)}))?")
+_DISK = re.compile(rf"(.+)\.img(?:\.(?:{'|'.join(_COMPRESSIONS)}))?")
 _ENDINGS = ("", *(f".{compression}" for compression in _COMPRESSIONS))
 _GLOBS = [f"*.{target}{ending}" for target in TARGETS for ending in _ENDINGS]
 
@@ -92,6 +93,41 @@ def template(revision: Revision, image: str) -> str | None:
             artifact.locate(revision, path)
             return path
     return None
+
+
+def disks(revision: Revision, image: str) -> dict[str, str]:
+    """Return the disk images beside a guest's image: their paths, by what a template calls them.
+
+    `fat1.img.bz2` is `fat1.img` and `fat1`. Paths are as host.toml takes them. Raises Missing where
+    the image is not there yet, RepositoryError.
+    """
+    folder, _ = _split(image)
+    here, _ = _split(artifact.locate(revision, image).blob.path)
+    found = {}
+    for file in revision.files(here):
+        if (match := _DISK.fullmatch(file)) is not None:
+            path = f"{folder}/{file}".removeprefix("/")
+            found |= {match[1]: path, f"{match[1]}.img": path}
+    return found
+
+
+def is_same_site(one: str, other: str) -> bool:
+    """Whether two names are one but for dots: MirageOS 3 leaves those of a site out of its file."""
+    return one.replace(".", "") == other.replace(".", "")
+
+
+def site(name: str, places: Iterable[str]) -> str:
+    """Return the name of the site whose image is called `name`, with the dots that it left out.
+
+    They are those in the name of the repository, folders or URLs of which `places` are: `mortio` is
+    of `mort.io` where one is called `mort.io-deployment`. Where none tells, the site is `name`.
+    """
+    dotted = re.compile(r"(?<![\w.])" + r"\.?".join(map(re.escape, name)) + r"(?![\w.])")
+    for place in places:
+        called = re.split("[/:]", place.rstrip("/").removesuffix(".git"))[-1]
+        if (match := dotted.search(called)) is not None:
+            return match[0]
+    return name
 
 
 def _in_folder(revision: Revision, folder: str) -> list[Found]:

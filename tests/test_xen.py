@@ -3,9 +3,11 @@
 tests/xen/inside has the same on a real Xen.
 """
 
+import bz2
 import os
 import re
 import signal
+from pathlib import Path
 
 import pytest
 
@@ -91,10 +93,22 @@ def test_a_domain_that_a_killed_monitor_left_is_replaced(net: NetSite) -> None:
     assert monitors_of(net.state) != []
 
 
-def have_theirs(net: NetSite) -> None:
-    """Have a domain of the guest's name that somebody else has made."""
+def test_nothing_that_a_killed_monitor_left_outlives_an_uninstall(net: NetSite) -> None:
+    net.command("deploy")
+    wait_for(lambda: list(net.domains()) == ["www"])
+    monitor = net.monitor()
+    assert monitor.tender is not None
+    monitor.monitor.kill()
+    monitor.tender.kill()
+    monitor.tender.wait_gone(5)
+    assert "domain www: destroyed" in net.command("uninstall", "--yes").stdout
+    assert net.domains() == {}
+
+
+def have_theirs(net: NetSite, name: str = "www") -> None:
+    """Have a domain of the guest's name, or another, that somebody else has made."""
     theirs = net.xen / "theirs.cfg"
-    theirs.write_text('name = "www"\nkernel = "/bin/sleep"\nmemory = 32\n')
+    theirs.write_text(f'name = "{name}"\nkernel = "/bin/sleep"\nmemory = 32\n')
     net.host.run(net.xen / "xl", "create", "-p", theirs)
 
 
@@ -105,6 +119,15 @@ def test_a_domain_that_is_not_ours_is_left_alone(net: NetSite) -> None:
     assert "domain www (id 1) runs already, and is none of ours" in deploy.stderr
     assert "mirage-hooks deploy --adopt www" in deploy.stderr
     assert list(net.domains()) == ["www"]
+
+
+def test_a_domain_of_the_same_site_with_other_dots_is_left_alone(net: NetSite) -> None:
+    have_theirs(net, "w.ww")
+    deploy = net.command("deploy", check=False)
+    assert deploy.returncode == 6
+    assert "mirage-hooks deploy --adopt w.ww" in deploy.stderr
+    net.command("deploy", "--adopt", "w.ww", "--yes")
+    wait_for(lambda: list(net.domains()) == ["www"])
 
 
 def test_nobody_is_asked_to_adopt_a_domain_where_nobody_is_there(net: NetSite) -> None:
@@ -194,3 +217,45 @@ def test_a_bridge_that_is_missing_is_said_before_anything_is_touched(net: NetSit
 def test_grace_is_the_longest_that_a_domain_takes(net: NetSite) -> None:
     net.command("deploy")
     assert net.monitor().grace > control.GRACE
+
+
+def publish_disk(net: NetSite, text: bytes) -> None:
+    """Commit a disk image beside the guest's, packed, and have the guest take it."""
+    net.tables = '[guest.www.block.xvda]\nimage = "fat1.img.bz2"'
+    (net.upstream / "fat1.img.bz2").write_bytes(bz2.compress(text.ljust(4096, b"\0")))
+    net.publish("one")
+
+
+def disk_of(net: NetSite) -> tuple[str, bytes]:
+    """Return how the guest's domain has its disk, and what is on it."""
+    [domain] = Folder(net.xen).now().domains
+    [disk] = domain.config["disk"]  # type: ignore[union-attr]
+    how, _, path = disk.rpartition(",target=")
+    return how, Path(path).read_bytes().rstrip(b"\0")
+
+
+def test_a_disk_image_of_the_repositorys_is_given_to_read(net: NetSite) -> None:
+    publish_disk(net, b"first")
+    net.pull()
+    assert disk_of(net) == ("format=raw,vdev=xvda,access=ro", b"first")
+
+
+def test_a_disk_image_that_changes_boots_the_guest_anew(net: NetSite) -> None:
+    publish_disk(net, b"first")
+    net.pull()
+    publish_disk(net, b"second")
+    assert re.search(r"replace: volumes disk \w{7} -> disk \w{7}", net.pull().stderr)
+    wait_for(lambda: list(net.domains()) == ["www"])
+    assert disk_of(net)[1] == b"second"
+
+
+def test_a_rollback_brings_the_disk_image_back_that_is_not_stored_any_more(net: NetSite) -> None:
+    for text in (b"first", b"second"):
+        publish_disk(net, text)
+        net.pull()
+    first = net.state.generations("www")[0]
+    [disk] = first.boot.disks
+    (net.state.store / disk).unlink()
+    net.command("rollback", "www")
+    wait_for(lambda: list(net.domains()) == ["www"])
+    assert disk_of(net)[1] == b"first"
