@@ -79,17 +79,18 @@ def _refuse_inside_qemu(guest: Guest, device: str, config: NetworkConfig) -> Non
 
 
 def volumes(guest: Guest, bound: Host) -> dict[str, Volume]:
-    """Return a guest's block devices as bound to this host. Raises ConfigError."""
+    """Return a guest's block devices that are volumes of this host's. Raises ConfigError."""
+    found = {}
     for device, config in guest.block.items():
+        if config.volume is None:
+            continue
         if config.volume not in bound.volumes:
             raise ConfigError(
                 f"block {device}: volume {config.volume!r} is not bound on this host",
                 f"bind it: [volumes.{config.volume}] with path = '...' in {host.NAME}",
             )
-    return {
-        device: Volume(bound.volumes[config.volume].path, config.readonly)
-        for device, config in guest.block.items()
-    }
+        found[device] = Volume(bound.volumes[config.volume].path, config.readonly)
+    return found
 
 
 def admit(boot: Boot, bound: Host) -> None:
@@ -111,7 +112,7 @@ def admit(boot: Boot, bound: Host) -> None:
             raise ConfigError(f"network {device}: {name} has no forward {gone[0]!r} any more", hint)
     paths = {volume.path for volume in bound.volumes.values()}
     for device, one in boot.volumes.items():
-        if one.path not in paths:
+        if one.image is None and one.path not in paths:
             raise ConfigError(
                 f"block {device}: {one.path} is no volume of this host any more", hint
             )
@@ -151,7 +152,8 @@ def _claims(boot: Boot) -> Iterator[tuple[str, bool]]:
         if nic.kind == "tap":
             yield f"tap {nic.link}", True
     for volume in boot.volumes.values():
-        yield f"volume {os.path.realpath(volume.path)}", not volume.readonly
+        if volume.image is None:
+            yield f"volume {os.path.realpath(volume.path)}", not volume.readonly
 
 
 def refuse_shared(boots: Mapping[str, Boot]) -> None:

@@ -211,6 +211,12 @@ class Guest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
                 raise ValueError(f"argument {arg!r} is empty or holds a control character")
 
     @property
+    def disks(self) -> dict[str, str]:
+        """The paths of its disk images in the repository, by block device."""
+        images = {device: config.image for device, config in self.block.items()}
+        return {device: image for device, image in images.items() if image is not None}
+
+    @property
     def mirage_version(self) -> tuple[int, int]:
         """The version of MirageOS, as numbers: 4.0 where nothing is said."""
         major, _, minor = (self.mirage or "4.0").partition(".")
@@ -240,6 +246,17 @@ class Boot(msgspec.Struct, frozen=True, omit_defaults=True):
     def digest(self) -> str:
         """The boot digest: sha256, in hex. Two equal digests never need a reboot."""
         return hashlib.sha256(msgspec.json.encode(self, order="sorted")).hexdigest()
+
+    @property
+    def disks(self) -> frozenset[str]:
+        """The disk images that it has of the store, by sha256."""
+        images = (volume.image for volume in self.volumes.values())
+        return frozenset(image for image in images if image is not None)
+
+    @property
+    def stored(self) -> frozenset[str]:
+        """All that it has of the store: its image and its disks, by sha256."""
+        return self.disks | {self.image}
 
 
 def short(identity: str) -> str:

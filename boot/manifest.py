@@ -1,5 +1,6 @@
 """The desired state: what a revision of the repository, bound to this host, says should run."""
 
+import dataclasses
 import os
 import pwd
 from collections.abc import Mapping
@@ -8,9 +9,19 @@ from typing import NamedTuple
 
 import msgspec
 
-from mirage_hooks.boot import artifact, binding, device, host, secrets, tables, targets, template
-from mirage_hooks.boot.artifact import Missing, Provenance
-from mirage_hooks.boot.device import NetworkConfig
+from mirage_hooks.boot import (
+    artifact,
+    binding,
+    convention,
+    device,
+    host,
+    secrets,
+    tables,
+    targets,
+    template,
+)
+from mirage_hooks.boot.artifact import Artifact, Missing, Provenance
+from mirage_hooks.boot.device import NetworkConfig, Volume
 from mirage_hooks.boot.errors import ConfigError, Error
 from mirage_hooks.boot.guest import Boot, Guest, check_name
 from mirage_hooks.boot.host import Host
@@ -150,7 +161,11 @@ def _fill_in(
     if not isinstance(path, str):
         return table, ()
     found = artifact.locate(revision, artifact.check_template(path))
-    told = template.read(found.blob.text(_TEMPLATE_BYTES), found.blob.path, name, bound)
+    text, image = found.blob.text(_TEMPLATE_BYTES), table.get("image")
+    if template.OPEN_DISK in text and isinstance(image, str):
+        disks = convention.disks(revision, artifact.check_template(image))
+        bound = dataclasses.replace(bound, disks=disks)
+    told = template.read(text, found.blob.path, name, bound)
     domain = {**_as_table(told.pop("domain", {})), **_as_table(table.get("domain", {}))}
     return {**told, **table, "domain": domain}, found.watched
 
@@ -175,7 +190,7 @@ def describe(revision: Revision, others: Mapping[str, dict[str, object]]) -> lis
             raise ConfigError(f"{NAME}: guest {name}: {missing.message}") from None
         guest = _convert(name, filled, NAME, None)
         try:
-            artifact.check_template(guest.image)
+            _check_paths(guest)
         except ConfigError as error:
             raise ConfigError(f"{NAME}: guest {name}: {error.message}", error.hint) from None
         guests.append(guest)
@@ -225,10 +240,12 @@ def read(
         try:
             found = artifact.locate(revision, guest.image)
             watched.extend(found.watched)
+            disks = {name: artifact.locate(revision, path) for name, path in guest.disks.items()}
+            watched.extend(path for disk in disks.values() for path in disk.watched)
             hidden = secrets.load(bound.secrets[name].args_file) if name in bound.secrets else ()
             digest = vault.add(hidden) if hidden else None
             whole = msgspec.structs.replace(boot, secrets=digest)
-            guests[name] = _prepare(guest, found, revision.id, store, whole)
+            guests[name] = _prepare(guest, found, disks, revision.id, store, whole)
         except Missing as missing:
             watched.extend(missing.watched)
             unready[name] = missing
@@ -284,12 +301,18 @@ def _bind(
     guest = _convert(name, table, source, bound)
     where = f"guest {name}"
     try:
-        artifact.check_template(guest.image)
+        _check_paths(guest)
         admit(guest, bound)
         targets.of(guest).check(guest)
         return guest, _boot(guest, bound, installation)
     except ConfigError as error:
         raise ConfigError(f"{source}: {where}: {error.message}", error.hint) from None
+
+
+def _check_paths(guest: Guest) -> None:
+    """Raise ConfigError where an image of a guest is none inside the repository."""
+    for path in (guest.image, *guest.disks.values()):
+        artifact.check_template(path)
 
 
 def admit(asked: Guest | Boot, bound: Host) -> None:
@@ -345,10 +368,18 @@ def _boot(guest: Guest, bound: Host, installation: str) -> Boot:
 
 
 def _prepare(
-    guest: Guest, found: artifact.Artifact, commit: str, store: Store, boot: Boot
+    guest: Guest,
+    found: Artifact,
+    disks: Mapping[str, Artifact],
+    commit: str,
+    store: Store,
+    boot: Boot,
 ) -> Desired:
-    """Return a guest with its image, which `boot` does not name yet. Raises Error."""
+    """Return a guest with its images, which `boot` does not name yet. Raises Error."""
     stored = store.add(found.blob)
+    kept = {device: store.add_disk(disk.blob).sha256 for device, disk in disks.items()}
+    attached = {device: Volume(readonly=True, image=disk) for device, disk in kept.items()}
+    boot = msgspec.structs.replace(boot, volumes={**boot.volumes, **attached})
     targets.refuse_unfit(found.blob.path, boot, stored)
     provenance = Provenance(
         commit=commit,
@@ -358,6 +389,7 @@ def _prepare(
         compression=stored.compression,
         packed_size=stored.packed_size,
         size=stored.size,
+        disks={kept[device]: (disk.blob.path, disk.blob.oid) for device, disk in disks.items()},
     )
     boot = targets.of(guest).settle(guest, boot, stored)
     notices = (f"image {found.blob.path} is a script, not an ELF file",) if stored.script else ()

@@ -83,6 +83,8 @@ class Switch:
     def arm(self, guest: str, launch: Launch, origin: str, held: Held) -> None:
         """Record a new generation and bring its monitor to stand armed. Raises Error."""
         image, boot = self._store.verify(launch.boot.image), launch.boot
+        for disk in boot.disks:
+            self._store.verify(disk)
         hidden = Vault(self._state.secrets).read(boot.secrets) if boot.secrets is not None else ()
         self.generation = self._state.save(
             Generation(

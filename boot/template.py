@@ -29,16 +29,21 @@ _ACTIONS = frozenset(
 )
 _ACCESS = {"": False, "w": False, "rw": False, "r": True, "ro": True}
 # The formats of a disk that is a plain file or device (xl-disk-configuration(5)), and old prefixes.
+OPEN_DISK = "@BLOCK:"
 _RAW = frozenset({"", "raw"})
 _PREFIX = re.compile(r"(?:phy|file|raw|tap:aio|tap2:aio|aio):")
 
 
 @dataclass(frozen=True)
 class Bound:
-    """What a host calls what a template may name: networks by bridges, volumes by paths."""
+    """What a host calls what a template may name: networks by bridges, volumes by paths.
+
+    `disks` are the paths of disk images in the repository, by their names in a template.
+    """
 
     networks: Mapping[str, str] = field(default_factory=dict)
     volumes: Mapping[str, str] = field(default_factory=dict)
+    disks: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def by(cls, host: Host) -> "Bound":
@@ -160,6 +165,8 @@ class _Reading:
         open_name = PLACEHOLDER.fullmatch(target)
         if open_name is not None and open_name[1] == "BLOCK" and open_name[2]:
             volume = open_name[2]
+            if volume in self._bound.disks and volume not in self._bound.volumes.values():
+                return found["vdev"], {"image": self._bound.disks[volume]}
         elif (path := self._named(line, target)) in self._bound.volumes:
             volume = self._bound.volumes[path]
         else:

@@ -52,31 +52,40 @@ def attach(state: State, generation: Generation, copies: bool, held: Held) -> Wi
     boot = generation.boot
     made = taps_of(state, generation)
     if targets.named(boot.target).outside:
-        return _attach_outside(boot, made)
+        return _attach_outside(boot, made, _paths(state, boot))
     for device, name in made.items():
         _have_tap(state, generation, boot.nics[device], name, held.taps)
     files = {}
-    for device, volume in boot.volumes.items():
-        files[device] = volume.path
-        volumes.refuse_unfit(volume.path)
+    for device, path in _paths(state, boot).items():
+        files[device] = path
+        volumes.refuse_unfit(path)
+        volume = boot.volumes[device]
         if volume.readonly and copies:
-            volumes.refuse_torn(volume.path, held.written)
+            volumes.refuse_torn(path, held.written)
             own = _folder(state, generation) / f"{device}{_COPY}"
-            volumes.copy(volume.path, own, boot.user)
+            volumes.copy(path, own, boot.user)
             files[device] = str(own)
-        else:
-            volumes.refuse_closed(volume.path, boot.user, volume.readonly)
+        elif volume.image is None:
+            volumes.refuse_closed(path, boot.user, volume.readonly)
     return Wiring(made, files)
 
 
-def _attach_outside(boot: Boot, made: Mapping[str, str]) -> Wiring:
+def _paths(state: State, boot: Boot) -> dict[str, str]:
+    """Return the files behind a boot's block devices: the host's own, and disks in the store."""
+    return {
+        device: volume.path if volume.image is None else str(state.store / volume.image)
+        for device, volume in boot.volumes.items()
+    }
+
+
+def _attach_outside(boot: Boot, made: Mapping[str, str], files: Mapping[str, str]) -> Wiring:
     """Look whether what somebody else will attach is there. Raises HostError."""
     for nic in boot.nics.values():
         if nic.link is not None and nic.script is None:
             links.require_bridge(nic.link)
-    for volume in boot.volumes.values():
-        volumes.refuse_unfit(volume.path)
-    return Wiring(made, {device: volume.path for device, volume in boot.volumes.items()})
+    for path in files.values():
+        volumes.refuse_unfit(path)
+    return Wiring(made, files)
 
 
 def taps_of(state: State, generation: Generation) -> dict[str, str]:

@@ -1,5 +1,7 @@
 """Templates of domains: what they may say, read into a guest's own terms."""
 
+from dataclasses import replace
+
 import pytest
 
 from mirage_hooks.boot import template
@@ -55,6 +57,22 @@ def test_the_template_that_mirage_generates_gives_type_and_block_devices_too() -
         "block": {"xvdb": {"volume": "fat1.img", "readonly": False}},
         "domain": {"type": "pvh"},
     }
+
+
+@pytest.mark.parametrize("name", ["fat1", "fat1.img"])
+def test_a_block_device_that_lies_beside_the_image_is_a_disk_image(name: str) -> None:
+    disk = f"disk = [ 'format=raw, vdev=xvda, access=rw, target=@BLOCK:{name}@' ]"
+    path = "xen/{latest}/fat1.img.bz2"
+    bound = replace(BOUND, disks={"fat1": path, "fat1.img": path})
+    told = template.read(disk, "www.xl.in", "www", bound)
+    assert told == {"block": {"xvda": {"image": path}}}
+
+
+def test_a_volume_of_the_hosts_goes_before_a_disk_image_of_its_name() -> None:
+    disk = "disk = [ 'vdev=xvda, target=@BLOCK:certificates@' ]"
+    bound = replace(BOUND, disks={"certificates": "certificates.img"})
+    told = template.read(disk, "www.xl.in", "www", bound)
+    assert told == {"block": {"xvda": {"volume": "certificates", "readonly": False}}}
 
 
 def test_a_name_of_its_own_is_that_of_the_domain() -> None:
