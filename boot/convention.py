@@ -103,7 +103,7 @@ def disks(revision: Revision, image: str) -> dict[str, str]:
     """
     folder, _ = _split(image)
     here, _ = _split(artifact.locate(revision, image).blob.path)
-    found = {}
+    found: dict[str, str] = {}
     for file in revision.files(here):
         if (match := _DISK.fullmatch(file)) is not None:
             path = f"{folder}/{file}".removeprefix("/")

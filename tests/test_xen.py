@@ -8,6 +8,7 @@ import os
 import re
 import signal
 from pathlib import Path
+from typing import cast
 
 import pytest
 
@@ -229,7 +230,7 @@ def publish_disk(net: NetSite, text: bytes) -> None:
 def disk_of(net: NetSite) -> tuple[str, bytes]:
     """Return how the guest's domain has its disk, and what is on it."""
     [domain] = Folder(net.xen).now().domains
-    [disk] = domain.config["disk"]  # type: ignore[union-attr]
+    [disk] = cast("list[str]", domain.config["disk"])
     how, _, path = disk.rpartition(",target=")
     return how, Path(path).read_bytes().rstrip(b"\0")
 

@@ -67,7 +67,7 @@ def find(net: NetSite, origin: str = "deployment") -> str:
     """Install by convention, in a clone of a repository of that name; return what was said."""
     net.state.folder.mkdir(mode=0o700)
     net.state.host_file.write_text(
-        f'[limits]\ntargets = ["xen"]\n[tenders]\nxen = "{net.xen / "xl"}"\n'
+        f'branch = "main"\n[limits]\ntargets = ["xen"]\n[tenders]\nxen = "{net.xen / "xl"}"\n'
     )
     net.state.host_file.chmod(0o600)
     net.git("config", "remote.origin.url", f"https://example.org/{origin}.git")
