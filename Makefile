@@ -14,9 +14,6 @@ READY := $(VENV)/.ready
 BENCH := .venv-bench
 SOURCES := $(wildcard boot/*.py boot/*/*.py hooks/*.py installer/*.py installer/*/*.py)
 
-# Tests wait more than they compute.
-WORKERS := $(shell expr 2 '*' `nproc`)
-XDIST := --numprocesses $(WORKERS) --dist worksteal
 # Programs that tests start thousands of times start faster where what was compiled of them is kept.
 unexport PYTHONDONTWRITEBYTECODE
 
@@ -26,7 +23,7 @@ demo: $(READY)
 	@$(VENV)/bin/python contrib/demo.py
 
 test: $(READY)
-	$(VENV)/bin/pytest $(XDIST) $(PYTEST)
+	$(VENV)/bin/pytest --numprocesses auto $(PYTEST)
 
 test-systemd: $(READY)
 	TEST_SYSTEMD=1 $(VENV)/bin/pytest -m systemd
@@ -35,10 +32,10 @@ test-xen: $(READY)
 	$(VENV)/bin/python tests/xen/suite.py $(PYTEST)
 
 test-faults: $(READY)
-	FAULTS=full $(VENV)/bin/pytest $(XDIST) tests/faults
+	FAULTS=full $(VENV)/bin/pytest --numprocesses auto --dist worksteal tests/faults
 
 fuzz: $(READY)
-	HYPOTHESIS_PROFILE=long $(VENV)/bin/pytest $(XDIST) tests/properties
+	HYPOTHESIS_PROFILE=long $(VENV)/bin/pytest --numprocesses auto tests/properties
 
 lint: $(READY)
 	$(VENV)/bin/ruff check .

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from mirage_hooks.boot import journal, lock
+from mirage_hooks.boot import lock
 from mirage_hooks.boot.generation import Phase
 from mirage_hooks.boot.record import State
+from polling import events
 from support import COMMAND, Site, wait_for
 
 _AT_ONCE = 50
@@ -74,16 +75,16 @@ def mixed(site: Site, commits: list[str]) -> Iterator["subprocess.Popen[str]"]:
             yield start(site.clone, COMMAND, *words)
 
 
-def started(state: State) -> int:
+def started(site: Site) -> int:
     """Return how many converges went to work."""
-    return [event["event"] for event in journal.read(str(state.events))].count("converge.started")
+    return events(site).count("converge.started")
 
 
 @pytest.mark.timeout(300)
 def test_fifty_at_once_leave_one_guest_and_no_newest_state_is_lost(
     twice: Site, record_property: Callable[[str, object], None]
 ) -> None:
-    before = started(twice.state)
+    before = started(twice)
     twice.git("config", "receive.denyCurrentBranch", "updateInstead")
     commits = [twice.publish(f"page {number}") for number in range(_AT_ONCE // 5)]
     with watched(twice.state) as doubles:
@@ -92,7 +93,7 @@ def test_fifty_at_once_leave_one_guest_and_no_newest_state_is_lost(
     record_property(
         "faults",
         f"{len(at_work)} pulls, pushes, polls, reboots and rollbacks at once: "
-        f"{started(twice.state) - before} converges, {len(doubles)} moments with two guests",
+        f"{started(twice) - before} converges, {len(doubles)} moments with two guests",
     )
     assert len(at_work) == _AT_ONCE
     assert doubles == []
@@ -107,28 +108,24 @@ def test_fifty_at_once_leave_one_guest_and_no_newest_state_is_lost(
 
 
 def test_whoever_waits_converges_to_the_newest_state_once_and_not_once_each(twice: Site) -> None:
-    before = started(twice.state)
+    before = started(twice)
     with lock.hold(twice.state.lock, "a test", lambda _: None):
         waiting = [start(twice.clone, COMMAND, "deploy") for _ in range(10)]
-        wait_for(lambda: _waiting(twice.state) == 10, 60)
+        wait_for(lambda: events(twice).count("converge.waiting") == 10, 60)
         twice.publish("three")
         twice.git("fetch", "-q")
         twice.git("-c", "core.hooksPath=/dev/null", "merge", "-q", "--ff-only", "FETCH_HEAD")
     said = [process.communicate(timeout=60)[0] for process in waiting]
     assert [process.returncode for process in waiting] == [0] * 10
     assert all(text.endswith("done: www runs as it should\n") for text in said)
-    assert started(twice.state) == before + 1
+    assert started(twice) == before + 1
     assert twice.page() == "three"
-
-
-def _waiting(state: State) -> int:
-    return [event["event"] for event in journal.read(str(state.events))].count("converge.waiting")
 
 
 def test_who_waited_is_told_of_a_failure_as_if_it_were_their_own(twice: Site) -> None:
     with lock.hold(twice.state.lock, "a test", lambda _: None):
         waiting = [start(twice.clone, COMMAND, "deploy") for _ in range(2)]
-        wait_for(lambda: _waiting(twice.state) == 2, 60)
+        wait_for(lambda: events(twice).count("converge.waiting") == 2, 60)
         twice.args = ["--exit=3"]
         twice.publish()
         twice.git("fetch", "-q")
@@ -142,7 +139,7 @@ def test_who_waited_is_told_of_a_failure_as_if_it_were_their_own(twice: Site) ->
 def test_a_restart_by_hand_is_not_taken_for_done_by_a_deploy(twice: Site) -> None:
     with lock.hold(twice.state.lock, "a test", lambda _: None):
         waiting = [start(twice.clone, COMMAND, *words) for words in (["deploy"], ["reboot"])]
-        wait_for(lambda: _waiting(twice.state) == 2, 60)
+        wait_for(lambda: events(twice).count("converge.waiting") == 2, 60)
     for process in waiting:
         process.communicate(timeout=60)
     assert twice.outcomes() == ["ended", "ended", "healthy"]

@@ -6,7 +6,9 @@ import subprocess
 import threading
 import time
 
+from mirage_hooks.boot import lock
 from mirage_hooks.boot.process import identify
+from polling import events
 from support import Site, monitors_of, run, wait_for
 
 
@@ -72,7 +74,7 @@ def test_two_pulls_at_once_boot_the_new_image_once(deployed: Site) -> None:
     assert len(monitors_of(deployed.state)) == 1
 
 
-def test_two_converges_at_once_boot_the_new_image_once(deployed: Site) -> None:
+def test_converges_that_wait_for_one_another_boot_the_new_image_once(deployed: Site) -> None:
     deployed.git("config", "core.hooksPath", "/nonexistent")
     deployed.publish("two")
     deployed.pull()
@@ -81,13 +83,15 @@ def test_two_converges_at_once_boot_the_new_image_once(deployed: Site) -> None:
         threading.Thread(target=lambda: results.append(deployed.command("deploy")))
         for _ in range(4)
     ]
-    for thread in threads:
-        thread.start()
+    with lock.hold(deployed.state.lock, "a test", lambda _: None):
+        for thread in threads:
+            thread.start()
+        wait_for(lambda: events(deployed).count("converge.waiting") == 4, 60)
     for thread in threads:
         thread.join()
     assert [done.returncode for done in results] == [0] * 4
     assert deployed.outcomes() == ["ended", "healthy"]
-    assert any("waiting for deploy (pid" in done.stdout for done in results)
+    assert all("waiting for a test (pid" in done.stdout for done in results)
 
 
 def test_a_killed_converger_is_said_and_the_next_pull_goes_on(deployed: Site) -> None:
