@@ -105,10 +105,10 @@ def collect_killed_at(step: int, program: str, *arguments: str | Path) -> int:
     ).returncode
 
 
-def get(port: int, path: str = "/", address: str = "127.0.0.1") -> str | None:
+def get(port: int, path: str = "/", address: str = "127.0.0.1", seconds: float = 2.0) -> str | None:
     """Return what a guest answers, None where nothing does; it is on loopback if not said."""
     try:
-        with socket.create_connection((address, port), 2) as connection:
+        with socket.create_connection((address, port), seconds) as connection:
             connection.sendall(f"GET {path} HTTP/1.0\r\n\r\n".encode())
             data = b""
             while chunk := connection.recv(4096):
