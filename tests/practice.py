@@ -14,6 +14,10 @@ from mirage_hooks.boot.record import State
 from mirage_hooks.boot.xl import Xl
 from support import COMMAND, get, run, wait_for
 
+PAGE = Path(__file__).parents[1] / "docs/xen.md"
+# What a site has deployed by before it moves over.
+SHELL_PRACTICE = Path(__file__).parent / "xen/shell_practice.sh"
+
 # A domain takes seconds to make where all is emulated.
 SECONDS = 60.0
 

@@ -21,10 +21,9 @@ sys.path.append(str(Path(__file__).resolve().parents[1] / "benchmarks"))
 
 from table import Budget, Figure, show
 
-from practice import Practice, longest_silence
+from practice import SHELL_PRACTICE, Practice, longest_silence
 from support import leave_state, run
 
-_SCRIPT = Path(__file__).with_name("shell_practice.sh")
 _PAGES = ("two", "three", "four")
 _MOST = 0.6
 
@@ -51,8 +50,8 @@ def _sites(folder: Path) -> Iterator[tuple[Practice, Practice]]:
             site.set_up()
         ours.deploy()
         run("git", "config", "site.name", shell.name, cwd=shell.clone)
-        shutil.copy(_SCRIPT, shell.clone / ".git/hooks/post-merge")
-        run("sh", _SCRIPT, cwd=shell.clone)
+        shutil.copy(SHELL_PRACTICE, shell.clone / ".git/hooks/post-merge")
+        run("sh", SHELL_PRACTICE, cwd=shell.clone)
         shell.answers("one")
         yield ours, shell
     finally:

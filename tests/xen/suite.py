@@ -57,7 +57,8 @@ def _bring(host: Host) -> None:
         build = (sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", folder)
         subprocess.run([*build, REPOSITORY], stdout=subprocess.DEVNULL, timeout=120, check=True)
         (wheel,) = Path(folder).iterdir()
-        host.copy([wheel, REPOSITORY / "tests", REPOSITORY / "setup.cfg"], _SUITE)
+        brought = [REPOSITORY / name for name in ("tests", "docs", "setup.cfg")]
+        host.copy([wheel, *brought], _SUITE)
         host.copy(_guests(Path(folder)), "/srv/guests")
     options = "--quiet --disable-pip-version-check --no-index --no-deps --no-compile"
     host.run(f"cd {_SUITE} && {_PROGRAMS}/pip install {options} *.whl", 120)
