@@ -78,7 +78,9 @@ def free_port() -> int:
         return port
 
 
-def run(*command: str | Path, cwd: Path, check: bool = True) -> subprocess.CompletedProcess[str]:
+def run(
+    *command: str | Path, cwd: Path, check: bool = True, seconds: float = 90.0
+) -> subprocess.CompletedProcess[str]:
     """Run a command; what it printed is in the result, and in the failure."""
     done = subprocess.run(
         command,
@@ -86,7 +88,7 @@ def run(*command: str | Path, cwd: Path, check: bool = True) -> subprocess.Compl
         capture_output=True,
         text=True,
         stdin=subprocess.DEVNULL,
-        timeout=90,
+        timeout=seconds,
         check=False,
     )
     if check and done.returncode != 0:

@@ -13,6 +13,7 @@ import pytest
 from in_dom0 import in_dom0
 from mirage_hooks.boot import survey
 from mirage_hooks.boot.control import MonitorState
+from mirage_hooks.boot.generation import Generation
 from practice import SECONDS, XL_CONF_IN, Practice, Took, longest_silence
 from support import wait_for
 
@@ -26,10 +27,14 @@ def deployed(mort_io: Practice) -> Practice:
     return mort_io
 
 
-def monitor(site: Practice) -> MonitorState:
-    live = survey.look(site.state, site.name).live
-    assert live is not None
-    found = site.state.monitor_state(live)
+def live(site: Practice) -> Generation:
+    found = survey.look(site.state, site.name).live
+    assert found is not None
+    return found
+
+
+def monitor(site: Practice, generation: Generation) -> MonitorState:
+    found = site.state.monitor_state(generation)
     assert found is not None
     return found
 
@@ -50,18 +55,17 @@ def test_a_guest_that_crashes_is_booted_again(deployed: Practice, took: Took) ->
     template = XL_CONF_IN.format(address=deployed.address, page="two crash-after=8000")
     deployed.commit(template)
     deployed.pull()
+    crashing = live(deployed)
     with deployed.watched() as answered:
-        wait_for(lambda: monitor(deployed).restarts > 0, SECONDS)
+        wait_for(lambda: monitor(deployed, crashing).restarts > 0, SECONDS)
         back = len(answered)
         wait_for(lambda: len(answered) > back, SECONDS)
+    assert "the domain crashed" in deployed.state.console(crashing).read_text()
     took("crash and restart, longest time without an answer", longest_silence(answered))
-    live = survey.look(deployed.state, deployed.name).live
-    assert live is not None
-    assert "the domain crashed" in deployed.state.console(live).read_text()
 
 
 def test_a_domain_that_a_killed_monitor_left_is_replaced(deployed: Practice) -> None:
-    left = monitor(deployed)
+    left = monitor(deployed, live(deployed))
     assert left.tender is not None
     os.kill(left.monitor.pid, signal.SIGKILL)
     left.tender.wait_gone(SECONDS)
