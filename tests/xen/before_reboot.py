@@ -1,6 +1,6 @@
 """Leave two sites in the test host for its reboot: one that runs, and one stopped by hand.
 
-What becomes of them is in rebooted/test_up.py.
+What becomes of them is in rebooted/test_xen_rebooted.py.
 """
 
 import sys
