@@ -51,9 +51,12 @@ class Reader:
         elif block.kind == "console":
             for command, expected in pages.commands(block.text):
                 if command.startswith("xl "):
-                    # Nobody types as fast as a domain is there by two names.
-                    wait_for(lambda: len(self._site.domains()) < 2, SECONDS)
+                    # Nobody types as fast as a domain gets its name.
+                    wait_for(self._settled, SECONDS)
                 yield command, expected, self._shell.type(command)
+
+    def _settled(self) -> bool:
+        return self._site.domains() in ([], [self._site.name])
 
     def _tell_host(self, text: str) -> None:
         path = self._site.state.host_file
