@@ -6,6 +6,7 @@
 # make fuzz   the property tests again, with many more examples
 # make lint   types, style, and our own pre-commit checks
 # make bench  what a pull pays for the hook, downtime, memory: as ratios
+# make bench-xen  how long a pull leaves a site on Xen without an answer; how long a script's does
 # Each does its own set-up: an environment in .venv, and Debian packages where root runs it.
 
 PYTHON ?= python3
@@ -17,7 +18,7 @@ SOURCES := $(wildcard boot/*.py boot/*/*.py hooks/*.py installer/*.py installer/
 # Programs that tests start thousands of times start faster where what was compiled of them is kept.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test test-systemd test-xen test-faults fuzz lint bench clean
+.PHONY: demo test test-systemd test-xen test-faults fuzz lint bench bench-xen clean
 
 demo: $(READY)
 	@$(VENV)/bin/python contrib/demo.py
@@ -44,6 +45,9 @@ lint: $(READY)
 
 bench: $(BENCH)/.ready
 	$(BENCH)/bin/python tests/benchmarks/run.py
+
+bench-xen: $(READY)
+	$(VENV)/bin/python tests/xen/suite.py silence
 
 clean:
 	rm -rf $(VENV) $(BENCH) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

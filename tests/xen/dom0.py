@@ -127,6 +127,7 @@ class Host:
         reboot = "(sleep 1; sync; busybox reboot) </dev/null >/dev/null 2>&1 &"
         before = self.run(f"cat {_BOOT_ID}; {reboot}").strip()
         self.wait(f"! grep -q {before} {_BOOT_ID}")
+        self.set_clock()
 
     def set_clock(self) -> None:
         """Tell it what time it is: a snapshot's clock goes on from where it stood."""

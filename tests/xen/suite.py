@@ -1,9 +1,12 @@
 """Run the tests of tests/xen/inside in the test host, on a wheel of this work tree.
 
     python tests/xen/suite.py [PYTEST ARGUMENT...]
+    python tests/xen/suite.py silence
 
-Ends as pytest does in there. What it found is in build/xen afterwards: `results.xml`, and what the
-host and Xen had on their console. Where there can be no test host it says why, and ends with 0.
+Without arguments the host is then rebooted, and tests/xen/rebooted follows. `silence` runs the
+benchmark of silence.py instead. Ends as what was run ends in there. What it found is in build/xen
+afterwards: `inside.xml`, `rebooted.xml`, and what the host and Xen had on their console. Where
+there can be no test host it says why, and ends with 0.
 """
 
 import shlex
@@ -43,7 +46,7 @@ def main(arguments: list[str]) -> int:
         _bring(host)
         _say(began, "mirage-hooks is installed there")
         try:
-            return _test(host, arguments)
+            return _run(host, arguments)
         finally:
             _collect(host)
             _say(began, f"done; see {RESULTS}")
@@ -54,7 +57,8 @@ def _bring(host: Host) -> None:
         build = (sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", folder)
         subprocess.run([*build, REPOSITORY], stdout=subprocess.DEVNULL, timeout=120, check=True)
         (wheel,) = Path(folder).iterdir()
-        host.copy([wheel, REPOSITORY / "tests", REPOSITORY / "setup.cfg"], _SUITE)
+        brought = [REPOSITORY / name for name in ("tests", "docs", "setup.cfg")]
+        host.copy([wheel, *brought], _SUITE)
         host.copy(_guests(Path(folder)), "/srv/guests")
     options = "--quiet --disable-pip-version-check --no-index --no-deps --no-compile"
     host.run(f"cd {_SUITE} && {_PROGRAMS}/pip install {options} *.whl", 120)
@@ -69,8 +73,28 @@ def _guests(folder: Path) -> list[Path]:
     ]
 
 
-def _test(host: Host, arguments: list[str]) -> int:
-    command = ("pytest", "-m", "xen", "--junitxml=results.xml", *arguments, "tests/xen/inside")
+def _run(host: Host, arguments: list[str]) -> int:
+    if arguments == ["silence"]:
+        return _in(host, "python", "tests/xen/silence.py")
+    code = _pytest(host, "inside", *arguments)
+    return code if arguments else code or _test_rebooted(host)
+
+
+def _test_rebooted(host: Host) -> int:
+    code = _in(host, "python", "tests/xen/before_reboot.py")
+    if code == 0:
+        host.reboot()
+        code = _pytest(host, "rebooted")
+    return code
+
+
+def _pytest(host: Host, tests: str, *arguments: str) -> int:
+    results = f"--junitxml={tests}.xml"
+    return _in(host, "pytest", "-m", "xen", results, *arguments, f"tests/xen/{tests}")
+
+
+def _in(host: Host, *command: str) -> int:
+    """Run a command of our environment in there, on what was brought; return its exit code."""
     line = f"cd {_SUITE} && PATH={_PROGRAMS}:$PATH {shlex.join(command)}"
     return subprocess.run(
         host.ssh(line), stdin=subprocess.DEVNULL, timeout=_SUITE_SECONDS, check=False
@@ -79,7 +103,9 @@ def _test(host: Host, arguments: list[str]) -> int:
 
 def _collect(host: Host) -> None:
     RESULTS.mkdir(parents=True, exist_ok=True)
-    (RESULTS / "results.xml").write_text(host.run(f"cat {_SUITE}/results.xml", check=False))
+    for tests in ("inside", "rebooted"):
+        found = host.run(f"cat {_SUITE}/{tests}.xml", check=False)
+        (RESULTS / f"{tests}.xml").write_text(found)
     (RESULTS / "console").write_text(host.console.read_text(errors="replace"))
 
 
