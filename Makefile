@@ -1,10 +1,12 @@
 # make demo   the main job, end to end, in a temporary folder
 # make test   the tests; with PYTEST="-k word" some of them
 # make test-systemd   those that boot systemd in namespaces: it fails where `make test` skips them
+# make test-xen   those that need Xen, in a dom0 that QEMU runs; with PYTEST="-k word" some of them
 # make test-faults  kills after each record, full disks, 200 deploys; `make test` has a sample
 # make fuzz   the property tests again, with many more examples
 # make lint   types, style, and our own pre-commit checks
 # make bench  what a pull pays for the hook, downtime, memory: as ratios
+# make bench-xen  how long a pull leaves a site on Xen without an answer; how long a script's does
 # Each does its own set-up: an environment in .venv, and Debian packages where root runs it.
 
 PYTHON ?= python3
@@ -16,7 +18,7 @@ SOURCES := $(wildcard boot/*.py boot/*/*.py hooks/*.py installer/*.py installer/
 # Programs that tests start thousands of times start faster where what was compiled of them is kept.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test test-systemd test-faults fuzz lint bench clean
+.PHONY: demo test test-systemd test-xen test-faults fuzz lint bench bench-xen clean
 
 demo: $(READY)
 	@$(VENV)/bin/python contrib/demo.py
@@ -26,6 +28,9 @@ test: $(READY)
 
 test-systemd: $(READY)
 	TEST_SYSTEMD=1 $(VENV)/bin/pytest -m systemd
+
+test-xen: $(READY)
+	$(VENV)/bin/python tests/xen/suite.py $(PYTEST)
 
 test-faults: $(READY)
 	FAULTS=full $(VENV)/bin/pytest --numprocesses auto --dist worksteal tests/faults
@@ -40,6 +45,9 @@ lint: $(READY)
 
 bench: $(BENCH)/.ready
 	$(BENCH)/bin/python tests/benchmarks/run.py
+
+bench-xen: $(READY)
+	$(VENV)/bin/python tests/xen/suite.py silence
 
 clean:
 	rm -rf $(VENV) $(BENCH) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -104,7 +104,10 @@ def follow(revision: Revision, pointer: str, before: tuple[str, ...] = ()) -> st
 
 
 class Provenance(msgspec.Struct, frozen=True):
-    """Where a boot's image came from. No part of its identity."""
+    """Where a boot's image came from. No part of its identity.
+
+    `disks` are the path and the blob of each of its disk images, by sha256.
+    """
 
     commit: str
     path: str
@@ -113,6 +116,7 @@ class Provenance(msgspec.Struct, frozen=True):
     compression: str
     packed_size: int
     size: int
+    disks: dict[str, tuple[str, str]] = {}
 
     def describe(self) -> str:
         """Return the image's size in words."""
@@ -180,6 +184,8 @@ def _volumes(boot: Boot) -> str:
 
 
 def _volume(volume: Volume) -> str:
+    if volume.image is not None:
+        return f"disk {short(volume.image)}"
     return f"{volume.path} (read only)" if volume.readonly else volume.path
 
 

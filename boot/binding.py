@@ -4,6 +4,8 @@ import os
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 
+import msgspec
+
 from mirage_hooks.boot import host, links, network
 from mirage_hooks.boot.device import HOST_NETWORK, Forward, NetworkConfig, Nic, Volume
 from mirage_hooks.boot.errors import ConfigError
@@ -34,7 +36,14 @@ def nics(guest: Guest, bound: Host, installation: str) -> dict[str, Nic]:
                     f"network {device}: address {interface.ip} is this host's own on {where.bridge}"
                 )
         own = config.mac or links.mac_address(installation, guest.name, device)
-        found[device] = _nic(where, None if guest.target == "unix" else own.lower())
+        if guest.target == "xen" and where.bridge is None:
+            raise ConfigError(
+                f"network {device}: a domain is on a bridge, and {config.network} has none",
+                f"bind it: [networks.{config.network}] with bridge = '...' in {host.NAME}",
+            )
+        nic = _nic(where, None if guest.target == "unix" else own.lower())
+        script = where.script if guest.target == "xen" else None
+        found[device] = msgspec.structs.replace(nic, script=script)
     if guest.check.ping and not found:
         raise ConfigError("check ping: the guest has no network device of its own")
     return found
@@ -70,17 +79,18 @@ def _refuse_inside_qemu(guest: Guest, device: str, config: NetworkConfig) -> Non
 
 
 def volumes(guest: Guest, bound: Host) -> dict[str, Volume]:
-    """Return a guest's block devices as bound to this host. Raises ConfigError."""
+    """Return a guest's block devices that are volumes of this host's. Raises ConfigError."""
+    found = {}
     for device, config in guest.block.items():
+        if config.volume is None:
+            continue
         if config.volume not in bound.volumes:
             raise ConfigError(
                 f"block {device}: volume {config.volume!r} is not bound on this host",
                 f"bind it: [volumes.{config.volume}] with path = '...' in {host.NAME}",
             )
-    return {
-        device: Volume(bound.volumes[config.volume].path, config.readonly)
-        for device, config in guest.block.items()
-    }
+        found[device] = Volume(bound.volumes[config.volume].path, config.readonly)
+    return found
 
 
 def admit(boot: Boot, bound: Host) -> None:
@@ -102,7 +112,7 @@ def admit(boot: Boot, bound: Host) -> None:
             raise ConfigError(f"network {device}: {name} has no forward {gone[0]!r} any more", hint)
     paths = {volume.path for volume in bound.volumes.values()}
     for device, one in boot.volumes.items():
-        if one.path not in paths:
+        if one.image is None and one.path not in paths:
             raise ConfigError(
                 f"block {device}: {one.path} is no volume of this host any more", hint
             )
@@ -142,7 +152,8 @@ def _claims(boot: Boot) -> Iterator[tuple[str, bool]]:
         if nic.kind == "tap":
             yield f"tap {nic.link}", True
     for volume in boot.volumes.values():
-        yield f"volume {os.path.realpath(volume.path)}", not volume.readonly
+        if volume.image is None:
+            yield f"volume {os.path.realpath(volume.path)}", not volume.readonly
 
 
 def refuse_shared(boots: Mapping[str, Boot]) -> None:

@@ -6,7 +6,7 @@ generation is noted in the history before it goes, and goes at once for every re
 
 import socket
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -81,8 +81,9 @@ def collect(
     }
     # Images first: on a full disk they make room for what is written after them.
     if desired is not None:
-        images = {one.boot.image for one in desired.guests.values()}
-        _collect_images(store, images.union(*(one.images for one in kept.values())), done)
+        wanted = (one.boot.stored for one in desired.guests.values())
+        images = frozenset[str]().union(*wanted, *(one.images for one in kept.values()))
+        _collect_images(store, images, done)
         _collect_secrets(state, desired, known, kept)
     commits = frozenset[str]().union(*(one.commits for one in kept.values()))
     gone = pins.update(repository, commits)
@@ -137,7 +138,7 @@ def _alive(state: State, known: Known) -> frozenset[int]:
     return frozenset(found)
 
 
-def _collect_images(store: Store, images: set[str], done: Collected) -> None:
+def _collect_images(store: Store, images: Set[str], done: Collected) -> None:
     unneeded = store.unneeded(images)
     for path in unneeded.images:
         done.images.unlink(path)

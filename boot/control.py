@@ -38,8 +38,13 @@ LIVE = frozenset({"armed", "switching", "running", "exited", "backing-off", "sto
 ENDED = frozenset({"disarmed", "stopped", "finished", "given-up"})
 
 
-# Where those of a tender's files start: beyond what it was forked with.
+# Where those of a tender's files start: beyond what it was forked with. Before them is where one
+# that `prepares` finds its monitor.
 FIRST_FILE = 100
+TRIGGER = FIRST_FILE - 1
+
+# What such a tender gets instead of SIGTERM where its successor sees to what it leaves behind.
+MAKE_WAY = signal.SIGUSR1
 
 
 def descriptor(number: int) -> str:
@@ -64,6 +69,8 @@ class Orders:
     tender, whose arguments name each as `descriptor` does, by its place in the list: `user` may not
     reach them, and no path survives every option. QEMU even hands a kernel its own path, which is
     no single word where there is a space in it. `taps` are the links that the guest is behind.
+    `prepares` says that the tender is executed at once, says itself that it is armed, and waits for
+    the byte that lets it go. `grace` is how long it may take to end after SIGTERM, seconds.
     `record` is the converger's own, of no meaning here: it is handed back to who has lost it.
     """
 
@@ -83,6 +90,8 @@ class Orders:
     events: str
     settled: str
     record: dict[str, object] = field(default_factory=dict)
+    prepares: bool = False
+    grace: float = GRACE
     format: int = FORMAT
 
 
@@ -99,6 +108,7 @@ class MonitorState:
     exit_code: int | None = None
     restarts: int = 0
     dropped: int = 0
+    grace: float = GRACE
     format: int = FORMAT
 
     @property
@@ -225,19 +235,21 @@ def remember(state: MonitorState, record: object) -> None:
         ask(state.socket, {"do": "remember", "record": record}, GRACE)
 
 
-def stop(state: MonitorState) -> None:
+def stop(state: MonitorState, make_way: bool = False) -> None:
     """End a generation, whatever state its monitor is in; return when no guest of it is left.
+
+    One that is to `make_way` may leave to its successor what does nothing any more.
 
     Asked over the socket, then by SIGTERM (its socket's folder may have gone with the session that
     made it), then by SIGKILL of guest and monitor: each bounded, each only if the last one failed.
     """
     if state.monitor.alive:
         try:
-            ask(state.socket, {"do": "stop"}, GRACE + 2)
+            ask(state.socket, {"do": "stop", "make_way": make_way}, state.grace + 2)
             return
         except (OSError, ValueError):
             state.monitor.kill(signal.SIGTERM)
-            state.monitor.wait_gone(GRACE + 2)
+            state.monitor.wait_gone(state.grace + 2)
     # The tender first: killing the monitor would send its parent-death signal, but unobserved.
     for process in (state.tender, state.monitor):
         if process is not None and process.alive:

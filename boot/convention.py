@@ -9,14 +9,18 @@ The conventions are those of the repositories that CI has filled since MirageOS 
 - Old folders are emptied of images, and a pointer may be moved before its image arrives. So where
   the folder that it names has none, the images that history last put into one folder tell.
 - Without a pointer, images may lie at the root or in the folder of a target: `unix/www.unix`.
+- What a Xen domain is beside its image is in a template: the guest's own `NAME.xl.in` beside the
+  image, or `xl.conf.in` at the root, for all.
 """
 
+import contextlib
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import cast, get_args
 
 from mirage_hooks.boot import artifact
+from mirage_hooks.boot.artifact import Missing
 from mirage_hooks.boot.errors import Error
 from mirage_hooks.boot.guest import Target, check_name
 from mirage_hooks.boot.revision import Revision
@@ -24,9 +28,12 @@ from mirage_hooks.boot.revision import Revision
 TARGETS: tuple[Target, ...] = get_args(Target)
 
 _PREFIX = "mir-"
+_OWN_TEMPLATE, _TEMPLATE = ".xl.in", "xl.conf.in"
 # How the names of compressed images end, by the names that unpack.py has for compressions.
 ENDINGS = {"bzip2": "bz2", "gzip": "gz", "xz": "xz", "zstd": "zst"}
-_IMAGE = re.compile(rf"(.+)\.({'|'.join(TARGETS)})(?:\.(?:{'|'.join(ENDINGS.values())}))?")
+_PACKED = rf"(?:\.(?:{'|'.join(ENDINGS.values())}))?"
+_IMAGE = re.compile(rf"(.+)\.({'|'.join(TARGETS)}){_PACKED}")
+_DISK = re.compile(rf"(.+)\.img{_PACKED}")
 _GLOBS = [
     f"*.{target}{ending}"
     for target in TARGETS
@@ -78,7 +85,7 @@ def find(revision: Revision) -> Holding:
     return Holding(tuple(sorted(guests)), tuple(problems))
 
 
-def template(name: str, target: Target, compression: str) -> str:
+def new_image(name: str, target: Target, compression: str) -> str:
     """Return the image path by which `find` knows a guest, for one that has none yet."""
     # What one prefix is taken off has to have two.
     prefix = _PREFIX if name.startswith(_PREFIX) else ""
@@ -88,6 +95,56 @@ def template(name: str, target: Target, compression: str) -> str:
 def is_image(file: str) -> bool:
     """Whether a file would be taken for a guest's image, by its name."""
     return _guest(file, "") is not None
+
+
+def template(revision: Revision, image: str) -> str | None:
+    """Return the path of the template for a domain's image, as host.toml takes it; None for none.
+
+    Raises RepositoryError where git cannot read on the way.
+    """
+    folder, file = _split(image)
+    match = _IMAGE.fullmatch(file.removeprefix(_PREFIX))
+    own = [f"{folder}/{match[1]}{_OWN_TEMPLATE}".removeprefix("/")] if match is not None else []
+    for path in (*own, _TEMPLATE):
+        with contextlib.suppress(Missing):
+            artifact.locate(revision, path)
+            return path
+    return None
+
+
+def disks(revision: Revision, image: str) -> dict[str, str]:
+    """Return the disk images beside a guest's image: their paths, by what a template calls them.
+
+    `fat1.img.bz2` is `fat1.img` and `fat1`. Paths are as host.toml takes them. Raises Missing where
+    the image is not there yet, RepositoryError.
+    """
+    folder, _ = _split(image)
+    here, _ = _split(artifact.locate(revision, image).blob.path)
+    found: dict[str, str] = {}
+    for file in revision.files(here):
+        if (match := _DISK.fullmatch(file)) is not None:
+            path = f"{folder}/{file}".removeprefix("/")
+            found |= {match[1]: path, f"{match[1]}.img": path}
+    return found
+
+
+def is_same_site(one: str, other: str) -> bool:
+    """Whether two names are one but for dots: MirageOS 3 leaves those of a site out of its file."""
+    return one.replace(".", "") == other.replace(".", "")
+
+
+def site(name: str, places: Iterable[str]) -> str:
+    """Return the name of the site whose image is called `name`, with the dots that it left out.
+
+    They are those in the name of the repository, folders or URLs of which `places` are: `mortio` is
+    of `mort.io` where one is called `mort.io-deployment`. Where none tells, the site is `name`.
+    """
+    dotted = re.compile(r"(?<![\w.])" + r"\.?".join(map(re.escape, name)) + r"(?![\w.])")
+    for place in places:
+        called = re.split("[/:]", place.rstrip("/").removesuffix(".git"))[-1]
+        if (match := dotted.search(called)) is not None:
+            return match[0]
+    return name
 
 
 def _in_folder(revision: Revision, folder: str) -> list[Found]:

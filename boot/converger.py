@@ -74,6 +74,7 @@ class Converger:
             self._take_trigger()
         self._cut_short = not self._state.settled.exists()
         bound, host_text = host.load(self._state.host_file)
+        self._bound = bound
         self._store = Store(self._state.store, bound.limits.image << 20)
         tip = self._repository.tip(bound.branch)
         self._say_started(bound.branch, tip)
@@ -88,6 +89,7 @@ class Converger:
             self._journal,
             self._request.origin,
             known,
+            self._request.adopt,
         )
         if self._request.verb == "stop":
             return self._stop_and_hold(tip, bound, known)
@@ -147,7 +149,7 @@ class Converger:
     def _sweep(self, known: Mapping[str, Known]) -> None:
         """Take away what ended generations have left. That it cannot be is no failure."""
         try:
-            wiring.sweep(self._state, known)
+            wiring.sweep(self._state, self._bound, known)
         except (Error, OSError) as error:
             self._say("network.fault", f"left behind by guests that ended: {error}")
 

@@ -99,10 +99,18 @@ class NetworkConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omi
 
 
 class BlockConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """A block device of a guest: the logical name of a volume; a private copy if `readonly`."""
+    """A block device of a guest: the logical name of a volume; a private copy if `readonly`.
 
-    volume: str
+    Or the path of a disk `image` in the repository, which stays as it was committed.
+    """
+
+    volume: str | None = None
     readonly: bool = False
+    image: str | None = None
+
+    def __post_init__(self) -> None:
+        if (self.volume is None) == (self.image is None):
+            raise ValueError("give a volume of the host's, or an image of the repository's")
 
 
 class Forward(NamedTuple):
@@ -140,20 +148,25 @@ class Nic(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults
 
     `link` is the bridge that a tap is put into, or the tap that was made for it beforehand; a
     `user` network has none. `mac` is None where the guest chooses its own. `forward` are ports of
-    the host as the host file has them.
+    the host as the host file has them. `script` is what attaches a domain's vif, if not the usual.
     """
 
     kind: Literal["bridge", "tap", "user"]
     link: str | None = None
     mac: str | None = None
     forward: tuple[str, ...] = ()
+    script: str | None = None
 
 
 class Volume(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """A block device as this host binds it."""
+    """A block device as this host binds it.
 
-    path: str
+    One whose `image`, the sha256 of a disk in the store, is given has no path, and is `readonly`.
+    """
+
+    path: str = ""
     readonly: bool = False
+    image: str | None = None
 
 
 def normalise(table: dict[str, object]) -> dict[str, object]:

@@ -10,7 +10,7 @@ import msgspec
 from elftools.elf.elffile import ELFFile
 
 from mirage_hooks.boot.errors import ImageError
-from mirage_hooks.boot.guest import Target
+from mirage_hooks.boot.guest import Target, XenMode
 from mirage_hooks.boot.image import Image
 
 _MACHINES = {"x86_64": "EM_X86_64", "aarch64": "EM_AARCH64"}
@@ -32,6 +32,11 @@ _MANIFEST_VERSION, _MOST_DEVICES = 1, 64
 _DEVICES = {1: "BLOCK_BASIC", 2: "NET_BASIC"}
 _RESERVED_FIRST = 1 << 30
 
+# Xen's public/elfnote.h: a kernel that names its hypercall page can be booted as PV, one that has a
+# 32 bit entry as PVH. Kernels from before those notes, such as early MirageOS's, have a section.
+_XEN_MODES: dict[int, XenMode] = {2: "pv", 18: "pvh"}
+_XEN_SECTION = b"__xen_guest"
+
 # Kinds of segments, and how a program header and the head of a note are laid out in 64 bit files.
 _PT_LOAD, _PT_NOTE = 1, 4
 _SEGMENT = "IIQQQQQQ"
@@ -40,6 +45,8 @@ _NOTE = "III"
 # What a hostile file could make the reading of notes take hours with.
 _MOST_SEGMENTS = 64
 _MOST_NOTES = 1 << 16
+_MOST_SECTIONS = 1 << 10
+_MOST_OFFSET = 1 << 40
 
 
 class _Segment(msgspec.Struct, frozen=True):
@@ -91,6 +98,8 @@ def _inspect_elf(file: BinaryIO) -> Image:
     if end > size:
         raise ImageError(f"it is cut short: {size} bytes of at least {end}")
     image = _identify(elf, file, notes)
+    if image.target == "unix" and _has_xen_section(elf, file):
+        return Image("xen", modes=("pv",))
     if image.abi is None:
         return image
     loaded = (segment.end for segment in segments if segment.kind == _PT_LOAD)
@@ -115,7 +124,7 @@ def _segments(elf: ELFFile, file: BinaryIO) -> Iterator[_Segment]:
 
 def _identify(elf: ELFFile, file: BinaryIO, segments: list[_Segment]) -> Image:
     """Return what the notes say that an image is: for `unix`, nothing."""
-    image, manifest = Image("unix"), b""
+    image, manifest, modes = Image("unix"), b"", set[XenMode]()
     for segment in segments:
         file.seek(segment.offset)
         for owner, kind, content in _notes(elf, file.read(segment.size)):
@@ -123,11 +132,31 @@ def _identify(elf: ELFFile, file: BinaryIO, segments: list[_Segment]) -> Image:
                 image = _solo5(content)
             elif owner == b"Solo5" and kind == _SOLO5_MANIFEST:
                 manifest = content
-            elif owner == b"Xen" and image.abi is None:
-                image = Image("xen")
-    if image.abi is None or not manifest:
-        return image
-    return msgspec.structs.replace(image, devices=_manifest(manifest))
+            elif owner == b"Xen":
+                image = image if image.abi is not None else Image("xen")
+                modes.update({_XEN_MODES[kind]} if kind in _XEN_MODES else ())
+    devices = _manifest(manifest) if image.abi is not None and manifest else {}
+    return msgspec.structs.replace(image, devices=devices, modes=tuple(sorted(modes)))
+
+
+def _has_xen_section(elf: ELFFile, file: BinaryIO) -> bool:
+    """Whether a section is named as those that Xen's builder looked for before there were notes.
+
+    By hand, too: what a damaged table of sections says is nothing that makes an image.
+    """
+    count, step, names = elf["e_shnum"], elf["e_shentsize"], elf["e_shstrndx"]
+    layout = struct.Struct("<IIQQQQ")
+    if not 0 < names < count <= _MOST_SECTIONS or step < layout.size or not elf.little_endian:
+        return False
+    file.seek(elf["e_shoff"])
+    table = file.read(step * count)
+    if len(table) < step * count:
+        return False
+    _, _, _, _, at, size = layout.unpack_from(table, step * names)
+    file.seek(min(at, _MOST_OFFSET))
+    texts = file.read(min(size, _MOST_NOTES))
+    starts = (layout.unpack_from(table, step * number)[0] for number in range(count))
+    return any(texts[start:].startswith(_XEN_SECTION + b"\0") for start in starts)
 
 
 def _solo5(content: bytes) -> Image:

@@ -29,6 +29,7 @@ from mirage_hooks.boot.manifest import DesiredState
 from mirage_hooks.boot.plan import Action, Known, Launch, Verb, Wish, decide, pin_holds
 from mirage_hooks.boot.record import State
 from mirage_hooks.boot.repository import Repository
+from mirage_hooks.boot.revision import Blob
 from mirage_hooks.boot.sockets import Listening
 from mirage_hooks.boot.store import Store
 from mirage_hooks.boot.survey import Running
@@ -58,7 +59,9 @@ class Execution:
         journal: Journal,
         origin: str,
         known: dict[str, Known],
+        adopt: tuple[str, ...] = (),
     ) -> None:
+        self._adopt = adopt
         self._repository = repository
         self._state = state
         self._store = store
@@ -134,7 +137,12 @@ class Execution:
         launch = action.launch
         assert launch is not None  # noqa: S101 - starts and replacements have one
         switch = Switch(
-            self._repository.common_dir, self._state, self._store, self._journal, self._bound
+            self._repository.common_dir,
+            self._state,
+            self._store,
+            self._journal,
+            self._bound,
+            self._adopt,
         )
         try:
             # Once more: it may be a recorded state, from before the host took a right away.
@@ -150,22 +158,26 @@ class Execution:
         return switch
 
     def fetch(self, guest: str, launch: Launch) -> None:
-        """Have the image of a state in the store: if need be, from its blob in the history.
+        """Have the images of a state in the store: if need be, from their blobs in the history.
 
-        Raises RepositoryError where it is in neither, and what `Store.add` raises.
+        Raises RepositoryError where one is in neither, and what `Store.add` raises.
         """
-        if self._store.path(launch.boot.image).exists():
-            return
         where = launch.provenance
+        if not self._store.path(launch.boot.image).exists():
+            self._store.add(self._blob(guest, launch, launch.boot.image, where.path, where.blob))
+        for disk, (path, oid) in where.disks.items():
+            if not self._store.path(disk).exists():
+                self._store.add_disk(self._blob(guest, launch, disk, path, oid))
+
+    def _blob(self, guest: str, launch: Launch, image: str, path: str, oid: str) -> Blob:
         try:
-            blob = self._repository.blob(where.path, where.blob)
+            return self._repository.blob(path, oid)
         except RepositoryError:
             raise RepositoryError(
-                f"{guest}: image {short(launch.boot.image)} is gone: it is not stored any more, "
-                f"nor does the repository have {where.path} of commit {short(where.commit)}",
+                f"{guest}: image {short(image)} is gone: it is not stored any more, "
+                f"nor does the repository have {path} of commit {short(launch.provenance.commit)}",
                 f"what runs goes on running; mirage-hooks history {guest} lists other states",
             ) from None
-        self._store.add(blob)
 
     def _postpone(
         self, desired: DesiredState, stops: list[Action], postponed: AbstractSet[str]

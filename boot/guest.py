@@ -13,6 +13,9 @@ from mirage_hooks.boot.device import BlockConfig, NetworkConfig, Nic, Volume
 
 Target = Literal["unix", "hvt", "spt", "virtio", "xen"]
 
+# How Xen boots a kernel (xl.cfg(5), `type`).
+XenMode = Literal["pv", "pvh", "hvm"]
+
 NAME = re.compile(r"[A-Za-z][-A-Za-z0-9_.]*\Z")
 _VERSION = re.compile(r"([1-9])\.([0-9]{1,3})\Z")
 _DURATION = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)(ms|s|m|h|d)\Z")
@@ -20,6 +23,9 @@ _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 # A number of more than 4300 digits cannot be written, in no message: TOML has them in hex, too.
 _MOST = 10**40
+
+# As many as Xen gives a domain (HVM_MAX_VCPUS of its public headers).
+_MOST_VCPUS = 128
 
 # The longest a check may take, seconds: the lock is held meanwhile.
 MOST_WITHIN = 900
@@ -139,11 +145,36 @@ class Restart(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defa
         return RestartPolicy(self.on, self.limit, seconds(self.window))
 
 
+class Domain(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """What a guest of target xen is beside its devices and its memory.
+
+    `name` is the domain's where that is another than the guest's. `type` is the image's own where
+    it is not given, and so is the form of `arguments`: `--key=value` or, before MirageOS 3.9,
+    `key=value`.
+    """
+
+    name: str | None = None
+    type: XenMode | None = None
+    vcpus: int = 1
+    arguments: Literal["bare", "dashed"] | None = None
+
+    def __post_init__(self) -> None:
+        if self.name is not None:
+            check_name(self.name)
+        if not 1 <= self.vcpus <= _MOST_VCPUS:
+            raise ValueError(f"vcpus has to be 1 to {_MOST_VCPUS}")
+
+
+# One object: msgspec leaves a default out of the encoding, and so out of digests, by identity.
+_USUAL = Domain()
+
+
 class Guest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """A guest as the manifest and the host file together describe it.
 
     `mirage` is the version of MirageOS that its image was built with: arguments differ by it.
-    Guests with a lower `startup` are booted, and judged, before those with the next.
+    Guests with a lower `startup` are booted, and judged, before those with the next. `template` is
+    the path of one in the repository that says of a domain what is not said elsewhere.
     """
 
     name: str
@@ -153,14 +184,18 @@ class Guest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
     args: tuple[str, ...] = ()
     network: dict[str, NetworkConfig] = {}
     block: dict[str, BlockConfig] = {}
-    mirage: str = "4.0"
+    mirage: str | None = None
     check: Check = Check()
     restart: Restart = Restart()
     user: str | None = None
     startup: int = 0
+    template: str | None = None
+    domain: Domain = _USUAL
 
     def __post_init__(self) -> None:
         check_name(self.name)
+        if self.target != "xen" and (self.template is not None or self.domain != Domain()):
+            raise ValueError("template and domain are for target xen")
         if self.memory < 1:
             raise ValueError("memory is in MiB and has to be at least 1")
         if self.memory > _MOST:
@@ -173,16 +208,22 @@ class Guest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
                     raise ValueError(f"{name!r} cannot name a {kind} device")
         if both := sorted(self.network.keys() & self.block.keys()):
             raise ValueError(f"{both[0]!r} names a network and a block device")
-        if not _VERSION.match(self.mirage):
+        if self.mirage is not None and not _VERSION.match(self.mirage):
             raise ValueError(f"mirage {self.mirage!r} is no version: write it like '3.10'")
         for arg in self.args:
             if not arg or not arg.isprintable():
                 raise ValueError(f"argument {arg!r} is empty or holds a control character")
 
     @property
+    def disks(self) -> dict[str, str]:
+        """The paths of its disk images in the repository, by block device."""
+        images = {device: config.image for device, config in self.block.items()}
+        return {device: image for device, image in images.items() if image is not None}
+
+    @property
     def mirage_version(self) -> tuple[int, int]:
-        """The version of MirageOS, as numbers."""
-        major, _, minor = self.mirage.partition(".")
+        """The version of MirageOS, as numbers: 4.0 where nothing is said."""
+        major, _, minor = (self.mirage or "4.0").partition(".")
         return int(major), int(minor)
 
 
@@ -203,11 +244,23 @@ class Boot(msgspec.Struct, frozen=True, omit_defaults=True):
     secrets: str | None = None
     nics: dict[str, Nic] = {}
     volumes: dict[str, Volume] = {}
+    domain: Domain = _USUAL
 
     @property
     def digest(self) -> str:
         """The boot digest: sha256, in hex. Two equal digests never need a reboot."""
         return hashlib.sha256(msgspec.json.encode(self, order="sorted")).hexdigest()
+
+    @property
+    def disks(self) -> frozenset[str]:
+        """The disk images that it has of the store, by sha256."""
+        images = (volume.image for volume in self.volumes.values())
+        return frozenset(image for image in images if image is not None)
+
+    @property
+    def stored(self) -> frozenset[str]:
+        """All that it has of the store: its image and its disks, by sha256."""
+        return self.disks | {self.image}
 
 
 def short(identity: str) -> str:

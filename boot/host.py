@@ -19,6 +19,9 @@ NAME = "host.toml"
 # A link's name in the kernel (dev_valid_name of net/core/dev.c), without what needs quoting.
 _LINK = re.compile(r"[A-Za-z0-9][-A-Za-z0-9_.]{0,14}\Z")
 
+# Without what a vif's own syntax takes apart.
+_SCRIPT = re.compile(r"[-A-Za-z0-9_./]+\Z")
+
 # git-check-ref-format(1): `main~1` would be read as a revision, not as a branch.
 _NO_BRANCH = re.compile(r"[\0- ~^:?*\[\\\x7f]|\.\.|@\{|//|^[-/.]|[/.]$")
 
@@ -48,7 +51,8 @@ class HostNetwork(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What a logical network is on this host: a bridge, a tap of its own, or QEMU's own network.
 
     A bridge is there already, or made by us with `create`, with `address` for the host itself.
-    `forward` are ports of the host that lead to a guest in QEMU's own network.
+    `forward` are ports of the host that lead to a guest in QEMU's own network. `script` attaches
+    the vifs of Xen domains, where the usual one does not (xl-network-configuration(5)).
     """
 
     bridge: str | None = None
@@ -57,8 +61,11 @@ class HostNetwork(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     tap: str | None = None
     user: bool = False
     forward: tuple[str, ...] = ()
+    script: str | None = None
 
     def __post_init__(self) -> None:
+        if self.script is not None and (self.bridge is None or not _SCRIPT.match(self.script)):
+            raise ValueError(f"script {self.script!r}: a program's name or path, beside a bridge")
         if [self.bridge is not None, self.tap is not None, self.user].count(True) != 1:
             raise ValueError("it has to have one of bridge, tap and user = true")
         for link in (self.bridge, self.tap):
@@ -92,14 +99,20 @@ class HostVolume(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Tenders(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Where tenders are that are not on the PATH; `kvm` is false where it is not to be used."""
+    """Where tenders are that are not on the PATH; `kvm` is false where it is not to be used.
+
+    `xen` is where xl is, or the words that start it, such as `sudo -n xl`.
+    """
 
     hvt: str | None = None
     spt: str | None = None
     virtio: str | None = None
+    xen: str | tuple[str, ...] | None = None
     kvm: bool = True
 
     def __post_init__(self) -> None:
+        if self.xen is not None and not all(self.xen):
+            raise ValueError("xen has to name xl")
         for key in ("hvt", "spt", "virtio"):
             if (path := getattr(self, key)) is not None:
                 check_path(key, path)

@@ -12,7 +12,7 @@ RECENT = 10
 
 @dataclass(frozen=True)
 class Kept:
-    """What of one guest stays: generations by number, images by sha256, commits to be pinned."""
+    """What of one guest stays: generations by number, what is stored by sha256, commits to pin."""
 
     generations: frozenset[int]
     images: frozenset[str]
@@ -36,7 +36,9 @@ def decide(known: Known, states: int, desired: str | None, alive: Set[int] = fro
     marks = [*generations[-RECENT:], *([failed] if failed is not None else [])]
     return Kept(
         generations=frozenset({*candidates, *at_work, *(one.number for one in marks)}),
-        images=frozenset(one.boot.image for one in {**candidates, **at_work}.values()),
+        images=frozenset[str]().union(
+            *(one.boot.stored for one in {**candidates, **at_work}.values())
+        ),
         commits=frozenset(one.provenance.commit for one in candidates.values()),
     )
 

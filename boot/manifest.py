@@ -1,15 +1,27 @@
 """The desired state: what a revision of the repository, bound to this host, says should run."""
 
+import dataclasses
 import os
 import pwd
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import msgspec
 
-from mirage_hooks.boot import artifact, binding, device, host, secrets, tables, targets
-from mirage_hooks.boot.artifact import Missing, Provenance
-from mirage_hooks.boot.device import NetworkConfig
+from mirage_hooks.boot import (
+    artifact,
+    binding,
+    convention,
+    device,
+    host,
+    secrets,
+    tables,
+    targets,
+    template,
+)
+from mirage_hooks.boot.artifact import Artifact, Missing, Provenance
+from mirage_hooks.boot.device import NetworkConfig, Volume
 from mirage_hooks.boot.errors import ConfigError, Error
 from mirage_hooks.boot.guest import Boot, Guest, check_name
 from mirage_hooks.boot.host import Host
@@ -19,6 +31,7 @@ from mirage_hooks.boot.store import Store
 
 NAME = "mirage-hooks.toml"
 _MANIFEST_BYTES = 1 << 20
+_TEMPLATE_BYTES = 1 << 16
 
 # What only the host may say of a guest.
 _HOST_KEYS = frozenset({"user"})
@@ -82,22 +95,39 @@ def read_guests(revision: Revision, bound: Host) -> dict[str, Guest]:
 
     Raises ConfigError, RepositoryError.
     """
-    bindings, _ = _read_bound(revision, bound, installation="")
-    return {name: guest for name, (guest, _) in bindings.items()}
+    found = _read_bound(revision, bound, installation="").guests
+    return {name: one.guest for name, one in found.items()}
 
 
-def _read_bound(
-    revision: Revision, bound: Host, installation: str
-) -> tuple[dict[str, tuple[Guest, Boot]], frozenset[str]]:
+class _Described(NamedTuple):
+    """A guest bound to the host, what boots it, without image and secrets yet, and what it is of.
+
+    `watched` are the paths that it was read from, beside the manifest.
+    """
+
+    guest: Guest
+    boot: Boot
+    watched: tuple[str, ...]
+
+
+class _Bound(NamedTuple):
+    """The guests that are to run on the host, those whose template is to come, and the others."""
+
+    guests: dict[str, _Described]
+    waiting: dict[str, Missing]
+    unselected: frozenset[str]
+
+
+def _read_bound(revision: Revision, bound: Host, installation: str) -> _Bound:
     """Return the guests that are to run on the host, bound to it, and the names of the others.
 
-    What boots them is without image and secrets yet. Of the others nothing but the name is looked
-    at: they may be more than this host can do.
+    Of the others nothing but the name is looked at: they may be more than this host can do.
     """
     source = f"{NAME} at {revision.id[:7]}"
     described = _tables(revision, source)
     unselected = set()
-    found = {}
+    found: dict[str, _Described] = {}
+    waiting: dict[str, Missing] = {}
     for name in {**(described or {}), **bound.guest}:
         theirs, ours = (described or {}).get(name), bound.guest.get(name, {})
         if theirs is None and described is not None and not set(ours) >= _WHOLE:
@@ -109,10 +139,35 @@ def _read_bound(
             _refuse_host_keys(name, theirs, source)
             if ours:
                 _convert(name, theirs, source, bound)
-        table = {**(theirs or {}), **ours}
-        found[name] = _bind(name, table, host.NAME if ours else source, bound, installation)
-    binding.refuse_shared({name: boot for name, (_, boot) in found.items()})
-    return found, frozenset(unselected)
+        table, where = {**(theirs or {}), **ours}, host.NAME if ours else source
+        try:
+            table, watched = _fill_in(revision, name, table, template.Bound.by(bound))
+        except Missing as missing:
+            waiting[name] = missing
+            continue
+        found[name] = _Described(*_bind(name, table, where, bound, installation), watched)
+    binding.refuse_shared({name: one.boot for name, one in found.items()})
+    return _Bound(found, waiting, frozenset(unselected))
+
+
+def _fill_in(
+    revision: Revision, name: str, table: dict[str, object], bound: template.Bound
+) -> tuple[dict[str, object], tuple[str, ...]]:
+    """Return a guest's table with what its template says beside, and the paths that it is from.
+
+    Raises ConfigError, RepositoryError; Missing where the template is not there yet.
+    """
+    path = table.get("template")
+    if not isinstance(path, str):
+        return table, ()
+    found = artifact.locate(revision, artifact.check_template(path))
+    text, image = found.blob.text(_TEMPLATE_BYTES), table.get("image")
+    if template.OPEN_DISK in text and isinstance(image, str):
+        disks = convention.disks(revision, artifact.check_template(image))
+        bound = dataclasses.replace(bound, disks=disks)
+    told = template.read(text, found.blob.path, name, bound)
+    domain = {**_as_table(told.pop("domain", {})), **_as_table(table.get("domain", {}))}
+    return {**told, **table, "domain": domain}, found.watched
 
 
 def describe(revision: Revision, others: Mapping[str, dict[str, object]]) -> list[Guest] | None:
@@ -129,9 +184,13 @@ def describe(revision: Revision, others: Mapping[str, dict[str, object]]) -> lis
     for name, table in {**whole, **(described or {})}.items():
         if name in (described or {}):
             _refuse_host_keys(name, table, NAME)
-        guest = _convert(name, table, NAME, None)
         try:
-            artifact.check_template(guest.image)
+            filled, _ = _fill_in(revision, name, table, template.Bound())
+        except Missing as missing:
+            raise ConfigError(f"{NAME}: guest {name}: {missing.message}") from None
+        guest = _convert(name, filled, NAME, None)
+        try:
+            _check_paths(guest)
         except ConfigError as error:
             raise ConfigError(f"{NAME}: guest {name}: {error.message}", error.hint) from None
         guests.append(guest)
@@ -172,15 +231,21 @@ def read(
     guests: dict[str, Desired] = {}
     unready: dict[str, Error] = {}
     watched = [NAME]
-    described, unselected = _read_bound(revision, bound, installation)
-    for name, (guest, boot) in described.items():
+    described, waiting, unselected = _read_bound(revision, bound, installation)
+    for name, missing in waiting.items():
+        watched.extend(missing.watched)
+        unready[name] = missing
+    for name, (guest, boot, others) in described.items():
+        watched.extend(others)
         try:
             found = artifact.locate(revision, guest.image)
             watched.extend(found.watched)
+            disks = {name: artifact.locate(revision, path) for name, path in guest.disks.items()}
+            watched.extend(path for disk in disks.values() for path in disk.watched)
             hidden = secrets.load(bound.secrets[name].args_file) if name in bound.secrets else ()
             digest = vault.add(hidden) if hidden else None
             whole = msgspec.structs.replace(boot, secrets=digest)
-            guests[name] = _prepare(guest, found, revision.id, store, whole)
+            guests[name] = _prepare(guest, found, disks, revision.id, store, whole)
         except Missing as missing:
             watched.extend(missing.watched)
             unready[name] = missing
@@ -193,7 +258,7 @@ def read(
         tuple(dict.fromkeys(watched)),
         bound.guests,
         unselected,
-        {name: guest.startup for name, (guest, _) in described.items()},
+        {name: one.guest.startup for name, one in described.items()},
     )
 
 
@@ -236,12 +301,18 @@ def _bind(
     guest = _convert(name, table, source, bound)
     where = f"guest {name}"
     try:
-        artifact.check_template(guest.image)
+        _check_paths(guest)
         admit(guest, bound)
         targets.of(guest).check(guest)
         return guest, _boot(guest, bound, installation)
     except ConfigError as error:
         raise ConfigError(f"{source}: {where}: {error.message}", error.hint) from None
+
+
+def _check_paths(guest: Guest) -> None:
+    """Raise ConfigError where an image of a guest is none inside the repository."""
+    for path in (guest.image, *guest.disks.values()):
+        artifact.check_template(path)
 
 
 def admit(asked: Guest | Boot, bound: Host) -> None:
@@ -289,17 +360,26 @@ def _boot(guest: Guest, bound: Host, installation: str) -> Boot:
         arguments=targets.of(guest).arguments(guest),
         memory=guest.memory,
         network=guest.network,
-        user=guest.user,
+        user=None if targets.of(guest).outside else guest.user,
         nics=binding.nics(guest, bound, installation),
         volumes=binding.volumes(guest, bound),
+        domain=guest.domain,
     )
 
 
 def _prepare(
-    guest: Guest, found: artifact.Artifact, commit: str, store: Store, boot: Boot
+    guest: Guest,
+    found: Artifact,
+    disks: Mapping[str, Artifact],
+    commit: str,
+    store: Store,
+    boot: Boot,
 ) -> Desired:
-    """Return a guest with its image, which `boot` does not name yet. Raises Error."""
+    """Return a guest with its images, which `boot` does not name yet. Raises Error."""
     stored = store.add(found.blob)
+    kept = {device: store.add_disk(disk.blob).sha256 for device, disk in disks.items()}
+    attached = {device: Volume(readonly=True, image=disk) for device, disk in kept.items()}
+    boot = msgspec.structs.replace(boot, volumes={**boot.volumes, **attached})
     targets.refuse_unfit(found.blob.path, boot, stored)
     provenance = Provenance(
         commit=commit,
@@ -309,6 +389,8 @@ def _prepare(
         compression=stored.compression,
         packed_size=stored.packed_size,
         size=stored.size,
+        disks={kept[device]: (disk.blob.path, disk.blob.oid) for device, disk in disks.items()},
     )
+    boot = targets.of(guest).settle(guest, boot, stored)
     notices = (f"image {found.blob.path} is a script, not an ELF file",) if stored.script else ()
     return Desired(guest, msgspec.structs.replace(boot, image=stored.sha256), provenance, notices)

@@ -58,7 +58,9 @@ class Monitor:
         self._noted = True
         self._listener = Listener(orders.socket, self._selector, self._do, self._on_hang_up)
         self._listener.take(controller)
-        self.state = MonitorState("armed", identify(os.getpid()), None, orders.socket)
+        self.state = MonitorState(
+            "armed", identify(os.getpid()), None, orders.socket, grace=orders.grace
+        )
 
     # The event loop.
 
@@ -70,7 +72,7 @@ class Monitor:
             signal.signal(signum, lambda *_: None)
         self._arm()
         self._selector.register(wakeup, selectors.EVENT_READ, self._on_signal)
-        self._enter("armed")
+        self._selector.register(self._tender.trigger, selectors.EVENT_READ, self._on_armed)
         while self.state.phase in control.LIVE:
             timeout = None if self._noted else _NOTE_AGAIN
             if self._restart_at is not None:
@@ -134,11 +136,18 @@ class Monitor:
         self._selector.register(tender.output, selectors.EVENT_READ, lambda _: self._drain())
         self._selector.register(tender.pidfd, selectors.EVENT_READ, lambda _: self._on_exit())
 
+    def _on_armed(self, trigger: socket.socket) -> None:
+        """The tender has prepared what it can, or has ended before: `_on_exit` sees to that."""
+        self._selector.unregister(trigger)
+        with contextlib.suppress(OSError):
+            if trigger.recv(1) and self.state.phase == "armed":
+                self._enter("armed")
+
     def _fire(self, predecessors: list[dict[str, object]]) -> None:
         """End the old generations, then let the tender go."""
         self._enter("switching")
         for raw in predecessors:
-            control.stop(control.state_from(raw))
+            control.stop(control.state_from(raw), bool(raw.get("make_way")))
         self._pull_trigger()
 
     def _pull_trigger(self) -> None:
@@ -153,10 +162,13 @@ class Monitor:
             self._selector.unregister(self._tender.output)
 
     def _reap(self) -> None:
-        for descriptor in (self._tender.pidfd, self._tender.output):
-            if descriptor in self._selector.get_map():
-                self._selector.unregister(descriptor)
+        for watched in (self._tender.pidfd, self._tender.output, self._tender.trigger):
+            self._overlook(watched)
         self.state.exit, self.state.exit_code = self._tender.reap()
+
+    def _overlook(self, watched: int | socket.socket) -> None:
+        with contextlib.suppress(KeyError, ValueError):  # it was not watched any more, or is closed
+            self._selector.unregister(watched)
 
     def _on_exit(self) -> None:
         """The guest ended by itself: the controller judges, or else the restart policy."""
@@ -207,7 +219,7 @@ class Monitor:
 
     # Requests.
 
-    def _stop(self) -> None:
+    def _stop(self, make_way: bool = False) -> None:
         """End the guest: SIGTERM to its process group, then SIGKILL; or disarm it."""
         phase = self.state.phase
         self._restart_at = None
@@ -217,8 +229,10 @@ class Monitor:
         self._unsettle()
         if phase == "running":
             self._enter("stopping")
-            if not self._tender.end(control.GRACE):
-                self._console.note(f"no end within {control.GRACE:g} s of SIGTERM: killed")
+            grace = self._orders.grace
+            signum = control.MAKE_WAY if make_way and self._orders.prepares else signal.SIGTERM
+            if not self._tender.end(grace, signum):
+                self._console.note(f"no end within {grace:g} s of SIGTERM: killed")
             self._reap()
             for tap in self._orders.taps:
                 # The next one is behind another tap, and may take long to say so.
@@ -226,6 +240,7 @@ class Monitor:
         self.state.phase = "stopped"
 
     def _disarm(self) -> None:
+        self._overlook(self._tender.trigger)
         self._tender.disarm()
         self._reap()
         self.state.phase = "disarmed"
@@ -257,7 +272,7 @@ class Monitor:
                     self._fire(predecessors)
                 return  # entering each phase has told the controller
             case {"do": "stop"}:
-                self._stop()
+                self._stop(bool(request.get("make_way")))
             case {"do": "describe"}:
                 self._appear()
                 self._answer(connection, record=self._record)

@@ -17,7 +17,7 @@ _PORT = re.compile(r"--(?:[a-z0-9]+-)*port=([0-9]+)\Z")
 _ADDRESS = re.compile(r"--ipv[46]=(\S+)\Z")
 # What of a guest's arguments is about its network: addresses of any MirageOS, and ports.
 _PASSED = re.compile(
-    r"--(?:[a-z0-9]+-)*(?:ipv[46](?:-gateway|-only)?|ip|netmask|gateways|port)=\S+\Z"
+    r"(?:--)?(?:[a-z0-9]+-)*(?:ipv[46](?:-gateway|-only)?|ip|netmask|gateways|port)=\S+\Z"
 )
 
 
@@ -25,7 +25,7 @@ class NetworkRecord(msgspec.Struct, frozen=True):
     """How a device of one boot is configured, for the log: an address of it, if it has several.
 
     `device` is None for the host's own sockets; `link` is the bridge or tap it is bound to, `tap`
-    what was made for this generation.
+    what was made for this generation, `vif` what Xen makes for it.
     """
 
     device: str | None
@@ -36,6 +36,7 @@ class NetworkRecord(msgspec.Struct, frozen=True):
     gateway: str | None
     link: str | None
     tap: str | None
+    vif: str | None
     mac: str | None
     ports: tuple[int, ...]
     passed: tuple[str, ...]
@@ -43,7 +44,7 @@ class NetworkRecord(msgspec.Struct, frozen=True):
     def describe(self) -> str:
         """Return it in one line."""
         where = f"{self.address}/{self.prefix} (netmask {self.netmask})" if self.address else ""
-        tap = f"tap {self.tap}" if self.tap else ""
+        tap = f"tap {self.tap}" if self.tap else f"vif {self.vif}" if self.vif else ""
         link = f"on {self.link}" if self.link and self.link != self.tap else ""
         parts = [
             f"{self.device} {self.mode}" if self.device else self.mode,
@@ -81,7 +82,8 @@ def _of_device(boot: Boot, device: str, nic: Nic, tap: str | None) -> Iterator[N
             netmask=str(interface.netmask) if interface else None,
             gateway=gateways.get(interface.version) if interface else None,
             link=nic.link,
-            tap=tap,
+            tap=None if boot.target == "xen" else tap,
+            vif=tap if boot.target == "xen" else None,
             mac=nic.mac,
             ports=tuple(Forward.of(text).port for text in nic.forward),
             passed=_passed(boot),
@@ -101,6 +103,7 @@ def _on_host_sockets(boot: Boot) -> NetworkRecord:
         gateway=str(config.gateways[0]) if config is not None and config.gateways else None,
         link=None,
         tap=None,
+        vif=None,
         mac=None,
         ports=ports(boot.arguments),
         passed=_passed(boot),

@@ -61,7 +61,7 @@ def find(revision: Revision, name: str, target: Target, compression: str | None)
     others = tuple(one for one in guests if one not in ours)
     if not ours:
         packing = compression or _DEFAULT
-        image = convention.template(name, target, packing)
+        image = convention.new_image(name, target, packing)
         return Shelf(Guest(name, target, image), others, packing)
     # A name that is there twice is there packed in several ways.
     fitting = [one for one in ours if compression in {None, _named(one.image)}]

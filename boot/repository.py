@@ -35,6 +35,11 @@ class Repository:
         """Where it is, as its operator knows it."""
         return str(self.git.working_tree_dir or self.common_dir)
 
+    @property
+    def places(self) -> list[str]:
+        """Where it is, and where it was cloned from."""
+        return [self.name, *self.config_values("remote.origin.url")]
+
     def head_branch(self) -> str | None:
         """Return the branch that is checked out, None where HEAD is detached."""
         return None if self.git.head.is_detached else self.git.head.reference.name

@@ -22,7 +22,8 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
 
     `head` says what is checked out where a hook ran; `automatic` is what nobody asked
     for by hand: a pause holds it back, and what could not be prepared of late is not tried again
-    yet; `quiet` is logged only where it changes something.
+    yet; `quiet` is logged only where it changes something. `adopt` are Xen domains that a guest of
+    the same name may take the place of, whoever has made them.
     """
 
     origin: str
@@ -34,6 +35,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     to: int | None = None
     retry: bool = False
     allow_empty: bool = False
+    adopt: tuple[str, ...] = ()
 
 
 def parse(text: str) -> Request:

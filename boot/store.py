@@ -6,7 +6,7 @@ import hashlib
 import os
 import threading
 import time
-from collections.abc import Set
+from collections.abc import Callable, Set
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -15,9 +15,10 @@ import msgspec
 from mirage_hooks.boot.errors import HostError, ImageError
 from mirage_hooks.boot.files import is_abandoned, sync_folder, write_atomic
 from mirage_hooks.boot.revision import Blob
-from mirage_hooks.boot.unpack import Unpacked, unpack
+from mirage_hooks.boot.unpack import Contents, Unpacked, unpack, unpack_disk
 
 T = TypeVar("T")
+Stored = TypeVar("Stored", Contents, Unpacked)
 
 # For so long a blob that is no image is not unpacked again: a later version may take it. Seconds.
 _REFUSED_SECONDS = 86400.0
@@ -66,30 +67,46 @@ class Store:
 
     def known(self, oid: str) -> Unpacked | None:
         """Return what a blob unpacked to, None where its image is not in the store."""
-        stored = _read(self._entry(oid), Unpacked)
-        if stored is None:
-            return None
-        usable = self.path(stored.sha256).exists() and stored.size <= self._limit
-        return stored if usable else None
+        return self._known(self._entry(oid), Unpacked)
 
     def add(self, blob: Blob) -> Unpacked:
         """Unpack and verify the image in a blob, unless that was done before.
 
         Raises ImageError where it is no image, HostError where the host cannot take it.
         """
+        return self._add(blob, self._entry(blob.oid), Unpacked, unpack)
+
+    def add_disk(self, blob: Blob) -> Contents:
+        """Unpack the disk image in a blob, unless that was done before. Raises as `add` does."""
+        return self._add(blob, self._index / f"{blob.oid}.disk", Contents, unpack_disk)
+
+    def _known(self, entry: Path, kind: type[Stored]) -> Stored | None:
+        stored = _read(entry, kind)
+        if stored is None:
+            return None
+        usable = self.path(stored.sha256).exists() and stored.size <= self._limit
+        return stored if usable else None
+
+    def _add(
+        self,
+        blob: Blob,
+        entry: Path,
+        kind: type[Stored],
+        how: Callable[[Blob, Path, int], Stored],
+    ) -> Stored:
         try:
             with self._adding:
-                if (known := self.known(blob.oid)) is not None:
+                if (known := self._known(entry, kind)) is not None:
                     return known
-                self._refuse_again(blob)
+                self._refuse_again(blob, entry)
                 self._folder.mkdir(mode=0o700, exist_ok=True)
                 self._index.mkdir(mode=0o700, exist_ok=True)
                 try:
-                    stored = self._unpack(blob)
+                    stored = self._unpack(blob, how)
                 except ImageError as error:
-                    self._note_refusal(blob, error)
+                    self._note_refusal(blob, entry, error)
                     raise
-                write_atomic(self._entry(blob.oid), msgspec.json.encode(stored))
+                write_atomic(entry, msgspec.json.encode(stored))
         except OSError as error:
             if error.errno in {errno.ENOSPC, errno.EDQUOT}:
                 raise HostError(
@@ -135,7 +152,7 @@ class Store:
         """Whether an entry of the index, or one that is being written, is about one of `images`."""
         if index.name.startswith("."):
             return not is_abandoned(index.name)
-        if (stored := _read(index, Unpacked)) is not None:
+        if (stored := _read(index, Contents)) is not None:
             return stored.sha256 in images
         refusal = _read(index, Refusal)
         return refusal is not None and refusal.recent
@@ -143,22 +160,22 @@ class Store:
     def _entry(self, oid: str) -> Path:
         return self._index / f"{oid}.json"
 
-    def _refuse_again(self, blob: Blob) -> None:
+    def _refuse_again(self, blob: Blob, entry: Path) -> None:
         """Raise ImageError where a blob was refused before, and would be for the same."""
-        found = _read(self._entry(blob.oid), Refusal)
+        found = _read(entry, Refusal)
         asked = (blob.path, self._limit)
         if found is not None and found.recent and (found.path, found.limit) == asked:
             raise ImageError(found.message, found.hint)
 
-    def _note_refusal(self, blob: Blob, error: ImageError) -> None:
+    def _note_refusal(self, blob: Blob, entry: Path, error: ImageError) -> None:
         found = Refusal(blob.path, self._limit, time.time(), error.message, error.hint)
         with contextlib.suppress(OSError):  # it is unpacked once more then
-            write_atomic(self._entry(blob.oid), msgspec.json.encode(found))
+            write_atomic(entry, msgspec.json.encode(found))
 
-    def _unpack(self, blob: Blob) -> Unpacked:
+    def _unpack(self, blob: Blob, how: Callable[[Blob, Path, int], Stored]) -> Stored:
         temporary = self._folder / f".{blob.oid}.{os.getpid()}.new"
         try:
-            unpacked = unpack(blob, temporary, self._limit)
+            unpacked = how(blob, temporary, self._limit)
             with temporary.open("rb") as written:
                 os.fsync(written.fileno())
             # Executable for every user: a unix guest may run as another. Its folder is private.

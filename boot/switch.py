@@ -9,14 +9,16 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import asdict
 from pathlib import Path
 
 import msgspec
 
 from mirage_hooks.boot import (
+    console,
     control,
+    domains,
     elf,
     network,
     runtime,
@@ -39,26 +41,38 @@ from mirage_hooks.boot.secrets import Vault
 from mirage_hooks.boot.store import Store
 from mirage_hooks.boot.survey import how_lost
 from mirage_hooks.boot.targets.tenders import PATH
-from mirage_hooks.boot.targets.tending import Start
+from mirage_hooks.boot.targets.tending import NO_OTHERS, Start
 from mirage_hooks.boot.watch import Watch
 from mirage_hooks.boot.wiring import Held, Wiring
 
-# How long a monitor may take to stand armed: Python's start on a busy machine; seconds.
-_ARM_SECONDS = 30.0
-# How long it may take from the word to the boot: the old guest's grace, and two kills.
+# How long a monitor may take to stand armed, seconds: Python's start on a busy machine, and then
+# what `xl create` may take.
+_ARM_SECONDS = 90.0
+# How long it may take from the word to the boot, beside the old guest's grace: two kills.
 FIRE_SECONDS = 4 * control.GRACE
 _MONITOR = (sys.executable, "-I", "-m", "mirage_hooks.boot.monitor")
 _CONSOLE_BYTES = 2 * 1024 * 1024
+_CONSOLE_LINES = 10
+# Where a domain's configuration is written.
+_DOMAIN = "domain.cfg"
 
 
 class Switch:
     """A new generation of one guest, from its record to its verdict."""
 
     def __init__(
-        self, common_dir: Path, state: State, store: Store, journal: Journal, bound: Host
+        self,
+        common_dir: Path,
+        state: State,
+        store: Store,
+        journal: Journal,
+        bound: Host,
+        adopt: Container[str] = (),
     ) -> None:
+        """Prepare for one; `adopt` are domains that it may take the place of, ours or not."""
         self._common_dir = common_dir
         self._bound = bound
+        self._adopt = adopt
         self._state = state
         self._store = store
         self._journal = journal
@@ -69,6 +83,8 @@ class Switch:
     def arm(self, guest: str, launch: Launch, origin: str, held: Held) -> None:
         """Record a new generation and bring its monitor to stand armed. Raises Error."""
         image, boot = self._store.verify(launch.boot.image), launch.boot
+        for disk in boot.disks:
+            self._store.verify(disk)
         hidden = Vault(self._state.secrets).read(boot.secrets) if boot.secrets is not None else ()
         self.generation = self._state.save(
             Generation(
@@ -94,6 +110,8 @@ class Switch:
         except Error as error:
             self.abandon(error.message)
             raise
+        if self._watch is not None:
+            self._watch.open()
         self._become(Phase.ARMED)
         self._log_network(wires)
 
@@ -133,9 +151,13 @@ class Switch:
             for old, monitor in own
         ]
         try:
-            after = [control.state_to(monitor) for _, monitor in replaced]
+            after = [
+                {**control.state_to(monitor), "make_way": self._sees_to(old)}
+                for old, monitor in replaced
+            ]
             self._monitor.send({"do": "fire", "after": after})
-            while (phase := self._monitor.receive(FIRE_SECONDS)["phase"]) == "switching":
+            limit = FIRE_SECONDS + sum(monitor.grace for _, monitor in replaced)
+            while (phase := self._monitor.receive(limit)["phase"]) == "switching":
                 pass
             if phase == "disarmed":
                 raise ChildProcessError("its armed tender was killed")
@@ -147,6 +169,12 @@ class Switch:
             ) from None
         for old in ended:
             self._state.save(old)
+
+    def _sees_to(self, old: Generation) -> bool:
+        """Whether our tender takes away what a generation that it replaces has left."""
+        own, theirs = self.generation, old
+        both = own.boot.target == theirs.boot.target and own.guest == theirs.guest
+        return both and targets.named(own.boot.target).outside
 
     def judge(self) -> Verdict:
         """Try the check; record and log the verdict; leave the guest to its monitor."""
@@ -193,12 +221,14 @@ class Switch:
             )
         wires = wiring.attach(self._state, generation, target.writes_all, held)
         self._watch = Watch(boot, wires.taps)
-        if generation.check.ping and self._watch.blind:
+        if generation.check.ping and self._watch.blind and not target.outside:
             raise HostError(
                 "check ping: no right to ask the guest on its tap",
                 "run this as root, or give the guest another check",
             )
-        files = [str(image), *wires.volumes.values()] if tending.path else []
+        files = [str(image), *wires.volumes.values()]
+        if not tending.path or target.outside:
+            files = []
         reached = {path: control.descriptor(number) for number, path in enumerate(files)}
         start = Start(
             generation.guest,
@@ -206,7 +236,13 @@ class Switch:
             tending,
             inspected.devices,
             wires.taps,
-            {device: reached[path] for device, path in wires.volumes.items()},
+            {device: reached.get(path, path) for device, path in wires.volumes.items()},
+            generation.number,
+            wiring.alias(self._state, generation),
+            str(self._folder / _DOMAIN),
+            domains.before(self._state, self._bound, generation, self._adopt)
+            if target.outside
+            else NO_OTHERS,
         )
         _, shown = target.command(boot, start)
         whole = msgspec.structs.replace(boot, arguments=(*boot.arguments, *hidden))
@@ -230,6 +266,8 @@ class Switch:
             events=str(self._state.events),
             settled=str(self._state.settled),
             record=msgspec.to_builtins(generation),
+            prepares=target.outside,
+            grace=target.grace,
         )
         ours, theirs = socket.socketpair()
         log = self._folder / "monitor.log"
@@ -246,7 +284,9 @@ class Switch:
                     seconds=_ARM_SECONDS,
                 )
             self._monitor = Conversation(ours)
-            self._monitor.receive(_ARM_SECONDS)
+            if self._monitor.receive(_ARM_SECONDS)["phase"] == "disarmed":
+                said = console.said(str(self._folder / control.CONSOLE), _CONSOLE_LINES)
+                raise HostError(f"{generation.guest}: {said[-1] if said else 'its tender ended'}")
             if not scoped:
                 self._journal.event(
                     "guest.scope",

@@ -1,5 +1,7 @@
 """The process that runs a guest: forked up to the instant before its exec, let go by one byte.
 
+A tender that has more to prepare than a process is executed at once, and waits for the byte itself.
+
 Shared with nobody but the monitor, which stays in memory: few imports, all at the top.
 """
 
@@ -9,12 +11,12 @@ import os
 import pwd
 import select
 import signal
+import socket
 import time
 from ctypes import CDLL
-from typing import NoReturn
 
 from mirage_hooks.boot.console import ConsoleLog
-from mirage_hooks.boot.control import FIRST_FILE, Orders
+from mirage_hooks.boot.control import FIRST_FILE, TRIGGER, Orders
 from mirage_hooks.boot.process import identify
 
 _LIBC = CDLL(None, use_errno=True)
@@ -43,6 +45,11 @@ def explain_exit(status: int) -> tuple[str, int | None]:
         63: "it was asked for its --help",
         64: "an argument it does not take",
         83: "the guest ended, and QEMU does not say how",
+        84: "xl failed",
+        85: "the domain crashed",
+        86: "the domain asked to be booted again",
+        87: "the domain was ended from outside",
+        88: "the guest ended, and Xen does not say how",
         126: "the image cannot be executed",
         127: "the image cannot be found",
         255: "an abort or a trap",
@@ -54,7 +61,8 @@ class Tender:
     """A tender, from the fork to the last word on its console.
 
     `process` is its identity, the same before and after the exec; `pidfd` is readable once it has
-    ended, `output` while there is something on its console and once that is closed.
+    ended, `output` while there is something on its console and once that is closed, `trigger` once
+    it is armed.
     """
 
     def __init__(self, orders: Orders, console: ConsoleLog) -> None:
@@ -67,26 +75,33 @@ class Tender:
         if image >= 0 and os.pread(image, 2, 0) == b"#!":
             os.set_inheritable(image, True)
         files = [os.open(path, os.O_PATH | os.O_CLOEXEC) for path in orders.files]
-        trigger, self._trigger = os.pipe2(os.O_CLOEXEC)
+        trigger, self.trigger = socket.socketpair()
         self.output, output = os.pipe2(os.O_CLOEXEC)
         parent = os.getpid()
         pid = os.fork()
         if pid == 0:
             try:
-                os.close(self._trigger)
+                self.trigger.close()
                 _prepare(parent, output, account)
                 for number, file in enumerate(files):
                     os.dup2(file, FIRST_FILE + number)
-                _wait_and_execute(trigger, image, orders)
+                if orders.prepares:
+                    os.dup2(trigger.fileno(), TRIGGER)
+                else:
+                    _wait(trigger)
+                program: int | str = image if image >= 0 else orders.executable
+                os.execve(program, orders.argv, orders.environment)  # noqa: S606
             except BaseException as error:
                 code = 127 if getattr(error, "errno", 0) == errno.ENOENT else 126
                 os.write(2, f"cannot execute {orders.executable}: {error}\n".encode())
                 os._exit(code)
         opened = [image] if image >= 0 else []
-        for descriptor in (trigger, output, *opened, *files):
+        for descriptor in (output, *opened, *files):
             os.close(descriptor)
+        trigger.close()
         os.set_blocking(self.output, False)
         self.open = True
+        self._prepares = orders.prepares
         self.pidfd = os.pidfd_open(pid)
         self.process = identify(pid)
 
@@ -95,17 +110,19 @@ class Tender:
 
         Else it would often wait for the processor that it was woken on until we leave that.
         """
-        with contextlib.suppress(BrokenPipeError):
-            os.write(self._trigger, b"!")
-            # Its end of the pipe closes by the exec: then ours has an error (poll(2)).
+        with contextlib.suppress(OSError):
+            self.trigger.sendall(b"!")
+            # Its end closes by the exec: then ours has been hung up on (poll(2)).
             executed = select.poll()
-            executed.register(self._trigger, 0)
+            executed.register(self.trigger, 0)
             executed.poll(_EXEC_MS)
-        os.close(self._trigger)
+        self.trigger.close()
 
     def disarm(self) -> None:
-        """Let it end without an exec."""
-        os.close(self._trigger)
+        """Let it end without an exec, or leave off what it prepares."""
+        self.trigger.close()
+        if self._prepares:
+            self._signal(signal.SIGTERM)
 
     def drain(self) -> bool:
         """Take what its console holds now; return whether more may come."""
@@ -117,13 +134,13 @@ class Tender:
         self.open = bool(data)
         return self.open
 
-    def end(self, grace: float) -> bool:
-        """Signal its process group: SIGTERM, and after `grace` seconds SIGKILL.
+    def end(self, grace: float, signum: int = signal.SIGTERM) -> bool:
+        """Signal its process group: SIGTERM, or another, and after `grace` seconds SIGKILL.
 
         Its console is drained meanwhile: a full pipe must not keep it from ending. Returns whether
-        SIGTERM was enough.
+        the first was enough.
         """
-        self._signal(signal.SIGTERM)
+        self._signal(signum)
         deadline = time.monotonic() + grace
         while (left := deadline - time.monotonic()) > 0:
             watched = [self.pidfd, self.output] if self.open else [self.pidfd]
@@ -148,6 +165,7 @@ class Tender:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.process.pid, signal.SIGKILL)
         _, status = os.waitpid(self.process.pid, 0)
+        self.trigger.close()
         for _ in range(_READS_AT_THE_END):
             if not self.open or not self.drain():
                 break
@@ -177,8 +195,10 @@ def _prepare(parent: int, output: int, account: pwd.struct_passwd | None) -> Non
         os._exit(126)
 
 
-def _wait_and_execute(trigger: int, image: int, orders: Orders) -> NoReturn:
-    if not os.read(trigger, 1):
-        os._exit(0)
-    program: int | str = image if image >= 0 else orders.executable
-    os.execve(program, orders.argv, orders.environment)  # noqa: S606
+def _wait(trigger: socket.socket) -> None:
+    """Say that this is armed, and wait for the byte; end without it."""
+    with contextlib.suppress(ConnectionError):
+        trigger.sendall(b"+")
+        if trigger.recv(1):
+            return
+    os._exit(0)

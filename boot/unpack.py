@@ -18,6 +18,7 @@ import msgspec
 
 from mirage_hooks.boot.errors import HostError, ImageError
 from mirage_hooks.boot.image import Image
+from mirage_hooks.boot.volumes import SECTOR_BYTES
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -25,6 +26,15 @@ else:
     from backports import zstd
 
 _CHUNK = 1 << 20
+
+
+class Contents(msgspec.Struct, frozen=True, kw_only=True):
+    """What a file is that was unpacked, and how it was packed."""
+
+    sha256: str
+    size: int
+    packed_size: int
+    compression: str
 
 
 class Packed(Protocol):
@@ -83,13 +93,40 @@ def unpack(blob: Packed, path: Path, limit: int) -> Unpacked:
     Raises ImageError where it is no image, whoever asks; HostError where this host's memory does
     not serve; OSError.
     """
+    contents = _unpack(blob, path, limit, _inspector)
+    try:
+        image = _inspector()(path)
+    except ImageError as error:
+        raise ImageError(f"image {blob.path}: {error.message}", error.hint) from None
+    return Unpacked(**msgspec.structs.asdict(image), **msgspec.structs.asdict(contents))
+
+
+def unpack_disk(blob: Packed, path: Path, limit: int) -> Contents:
+    """Unpack the disk image in a blob into a file. Raises as `unpack` does."""
+    contents = _unpack(blob, path, limit)
+    if contents.size % SECTOR_BYTES:
+        raise ImageError(
+            f"disk image {blob.path} has {contents.size} bytes: not a number of whole sectors of "
+            f"{SECTOR_BYTES}"
+        )
+    return contents
+
+
+def _inspector() -> Callable[[Path], Image]:
+    from mirage_hooks.boot import elf  # noqa: PLC0415 - loaded while the first image is unpacked
+
+    return elf.inspect
+
+
+def _unpack(
+    blob: Packed, path: Path, limit: int, meanwhile: Callable[[], object] = lambda: None
+) -> Contents:
     digest, size = hashlib.sha256(), 0
     with path.open("wb") as output, blob.open() as packed, ThreadPoolExecutor(1) as ahead:
         compression, unpacked = _open(packed)
         coming = ahead.submit(_read, blob, compression, unpacked)
-        # Unpacking takes most of the time: the rest is done meanwhile. That is loading this, too.
-        from mirage_hooks.boot import elf  # noqa: PLC0415
-
+        # Unpacking takes most of the time: the rest is done meanwhile.
+        meanwhile()
         while data := coming.result():
             coming = ahead.submit(_read, blob, compression, unpacked)
             size += len(data)
@@ -102,12 +139,7 @@ def unpack(blob: Packed, path: Path, limit: int) -> Unpacked:
             output.write(data)
     if size == 0:
         raise ImageError(f"image {blob.path} unpacks to nothing")
-    try:
-        image = elf.inspect(path)
-    except ImageError as error:
-        raise ImageError(f"image {blob.path}: {error.message}", error.hint) from None
-    return Unpacked(
-        **msgspec.structs.asdict(image),
+    return Contents(
         sha256=digest.hexdigest(),
         size=size,
         packed_size=blob.size,

@@ -15,7 +15,7 @@ from mirage_hooks.boot.record import State
 from mirage_hooks.boot.repository import Repository
 from mirage_hooks.boot.revision import Blob, Revision
 from mirage_hooks.boot.store import Store
-from mirage_hooks.boot.unpack import Unpacked, unpack
+from mirage_hooks.boot.unpack import Unpacked, unpack, unpack_disk
 
 
 @dataclass(frozen=True)
@@ -100,12 +100,18 @@ class Verifier:
         """
         blob = artifact.locate(revision, guest.image).blob
         image = self._unpack(blob)
+        for path in guest.disks.values():
+            self._try_disk(artifact.locate(revision, path).blob)
         if described and guest.target in targets.known():
             targets.refuse_unfit(blob.path, guest, image)
         else:
             targets.refuse_other(blob.path, image.target, guest.target)
         size = artifact.describe_size(image.compression, image.packed_size, image.size)
         return f"image {blob.path} is sound: {short(image.sha256)} ({size})"
+
+    def _try_disk(self, blob: Blob) -> None:
+        with tempfile.TemporaryDirectory(prefix="mirage-hooks-") as folder:
+            unpack_disk(blob, Path(folder, "disk"), self._limit)
 
     def _unpack(self, blob: Blob) -> Unpacked:
         if blob.oid in self._refused:

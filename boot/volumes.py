@@ -11,7 +11,7 @@ from mirage_hooks.boot import access, ownership, users
 from mirage_hooks.boot.errors import HostError
 
 # Solo5 takes block devices of whole sectors (tenders/common/block_attach.c).
-_SECTOR_BYTES = 512
+SECTOR_BYTES = 512
 
 
 def refuse_unfit(path: str) -> None:
@@ -31,10 +31,10 @@ def refuse_unfit(path: str) -> None:
         raise HostError(f"volume {path} cannot be used: {error.strerror}") from None
     if size == 0:
         raise HostError(f"volume {path} is empty", f"such as: truncate --size=16M {quoted}")
-    if size % _SECTOR_BYTES:
+    if size % SECTOR_BYTES:
         raise HostError(
-            f"volume {path} has {size} bytes: not a number of whole sectors of {_SECTOR_BYTES}",
-            f"run: truncate --size=%{_SECTOR_BYTES} {quoted}",
+            f"volume {path} has {size} bytes: not a number of whole sectors of {SECTOR_BYTES}",
+            f"run: truncate --size=%{SECTOR_BYTES} {quoted}",
         )
 
 

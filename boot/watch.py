@@ -38,10 +38,15 @@ class Watch:
         self._boot = boot
         self._taps = taps
         self._observers: dict[str, Observer] = {}
-        for device, tap in taps.items():
-            with contextlib.suppress(HostError):
-                if (observer := Observer.open(tap)) is not None:
-                    self._observers[device] = observer
+        self.open()
+
+    def open(self) -> None:
+        """Watch what is not watched yet: a domain's vif comes only with the domain."""
+        for device, tap in self._taps.items():
+            if device not in self._observers:
+                with contextlib.suppress(HostError):
+                    if (observer := Observer.open(tap)) is not None:
+                        self._observers[device] = observer
 
     @property
     def blind(self) -> bool:
@@ -50,6 +55,7 @@ class Watch:
 
     def observations(self, console: str, fired_at: float) -> Iterator[Observation]:
         """Yield what was seen of each device so far, for those of which anything could be."""
+        self.open()
         for device, nic in self._boot.nics.items():
             found = self._sightings(device, console)
             if not found and device not in self._observers:
@@ -67,6 +73,7 @@ class Watch:
         None where that cannot be known any more: its lease came before a late watch, or the right
         to watch has gone since.
         """
+        self.open()
         if self._late and self.blind:
             return None
         found = []

@@ -4,9 +4,10 @@ from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from mirage_hooks.boot import access, binding, links, taps, users, volumes
+from mirage_hooks.boot import access, binding, domains, links, taps, targets, users, volumes
 from mirage_hooks.boot.device import Nic
 from mirage_hooks.boot.generation import Generation
+from mirage_hooks.boot.guest import Boot
 from mirage_hooks.boot.host import Host
 from mirage_hooks.boot.plan import Known
 from mirage_hooks.boot.record import State
@@ -50,24 +51,45 @@ def attach(state: State, generation: Generation, copies: bool, held: Held) -> Wi
     """
     boot = generation.boot
     made = taps_of(state, generation)
+    if targets.named(boot.target).outside:
+        return _attach_outside(boot, made, _paths(state, boot))
     for device, name in made.items():
         _have_tap(state, generation, boot.nics[device], name, held.taps)
     files = {}
-    for device, volume in boot.volumes.items():
-        files[device] = volume.path
-        volumes.refuse_unfit(volume.path)
+    for device, path in _paths(state, boot).items():
+        files[device] = path
+        volumes.refuse_unfit(path)
+        volume = boot.volumes[device]
         if volume.readonly and copies:
-            volumes.refuse_torn(volume.path, held.written)
+            volumes.refuse_torn(path, held.written)
             own = _folder(state, generation) / f"{device}{_COPY}"
-            volumes.copy(volume.path, own, boot.user)
+            volumes.copy(path, own, boot.user)
             files[device] = str(own)
-        else:
-            volumes.refuse_closed(volume.path, boot.user, volume.readonly)
+        elif volume.image is None:
+            volumes.refuse_closed(path, boot.user, volume.readonly)
+    return Wiring(made, files)
+
+
+def _paths(state: State, boot: Boot) -> dict[str, str]:
+    """Return the files behind a boot's block devices: the host's own, and disks in the store."""
+    return {
+        device: volume.path if volume.image is None else str(state.store / volume.image)
+        for device, volume in boot.volumes.items()
+    }
+
+
+def _attach_outside(boot: Boot, made: Mapping[str, str], files: Mapping[str, str]) -> Wiring:
+    """Look whether what somebody else will attach is there. Raises HostError."""
+    for nic in boot.nics.values():
+        if nic.link is not None and nic.script is None:
+            links.require_bridge(nic.link)
+    for path in files.values():
+        volumes.refuse_unfit(path)
     return Wiring(made, files)
 
 
 def taps_of(state: State, generation: Generation) -> dict[str, str]:
-    """Return the names of a generation's taps by the devices' names, there or not."""
+    """Return the names of a generation's taps, or vifs, by the devices' names, there or not."""
     number, guest = generation.number, generation.guest
     return {
         device: nic.link
@@ -90,8 +112,8 @@ def make_bridge(state: State, bound: Host, network: str) -> None:
         )
 
 
-def sweep(state: State, known: Mapping[str, Known]) -> None:
-    """Take away what generations that are over have left: their taps, and copies of volumes."""
+def sweep(state: State, bound: Host, known: Mapping[str, Known]) -> None:
+    """Take away what generations that are over have left: taps, copies of volumes, domains."""
     over = [
         generation
         for one in known.values()
@@ -102,6 +124,7 @@ def sweep(state: State, known: Mapping[str, Known]) -> None:
         if any(volume.readonly for volume in generation.boot.volumes.values()):
             for copy in _folder(state, generation).glob(f"*{_COPY}"):
                 copy.unlink(missing_ok=True)
+    domains.sweep(state, bound, over)
     everything = [*over, *(one.live for one in known.values() if one.live is not None)]
     if any(generation.boot.nics for generation in everything):
         keep = {alias(state, one.live) for one in known.values() if one.live is not None}

@@ -8,6 +8,8 @@ from pathlib import Path
 
 from mirage_hooks.boot import (
     control,
+    domains,
+    host,
     lock,
     ownership,
     pins,
@@ -15,7 +17,7 @@ from mirage_hooks.boot import (
     survey,
     wiring,
 )
-from mirage_hooks.boot.errors import ConfigError, HostError, RepositoryError
+from mirage_hooks.boot.errors import ConfigError, Error, HostError, RepositoryError
 from mirage_hooks.boot.record import State
 from mirage_hooks.boot.repository import Repository
 from mirage_hooks.boot.switch import end
@@ -130,6 +132,7 @@ def uninstall(
         if running and leave_running:
             lines.append(f"{', '.join(running)}: left running; their state stays in {state.folder}")
             return lines
+        lines.extend(_remove_domains(state))
         lines.extend(wiring.remove(state))
         if keep_state:
             lines.append(f"{state.folder}: kept")
@@ -155,6 +158,17 @@ def _hide_pins(repository: Repository, state: State) -> list[str]:
 def running_guests(state: State) -> list[str]:
     """Return the guests that run."""
     return [name for name, known in survey.look_at_all(state).items() if known.live is not None]
+
+
+def _remove_domains(state: State) -> list[str]:
+    """Destroy the domains that killed monitors left; return what was done, a line each."""
+    try:
+        bound, _ = host.load(state.host_file)
+        guests = state.guest_names()
+        over = [one for guest in guests for one in state.generations(guest)]
+        return [f"domain {name}: destroyed" for name in domains.sweep(state, bound, over)]
+    except Error as error:  # a host file that is damaged, or xl that is gone, is not in the way
+        return [f"domains may be left behind: {error.message}"]
 
 
 def _stop_all(state: State, running: list[str]) -> list[str]:

@@ -19,10 +19,11 @@ from mirage_hooks.boot import wiring
 from mounts import mount_namespace
 from namespace import Namespace, network_namespace
 from networked import NetSite, networked
+from practice import Practice, Took
 from publisher import Publisher, make_publisher, make_upstream
 from site_copy import SiteCopy, copy_site
 from ssh_server import ssh_server
-from support import GUESTS, Site, leave, make_site, run
+from support import GUESTS, Site, leave, leave_state, make_site, run
 
 # `HYPOTHESIS_PROFILE=long` looks at ten times as many examples. No deadline in either: a test
 # that reads and writes files is as fast as the disk is just then.
@@ -37,16 +38,17 @@ def pytest_report_header() -> list[str]:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Say which faults were injected, and what they led to."""
+    """Say which faults were injected, and what they led to; and how long things took."""
     reports = [
         *terminalreporter.stats.get("passed", ()),
         *terminalreporter.stats.get("failed", ()),
     ]
-    lines = [text for one in reports for key, text in one.user_properties if key == "faults"]
-    if lines:
-        terminalreporter.section("faults")
-        for line in sorted(lines):
-            terminalreporter.write_line(str(line))
+    for section in ("faults", "timings"):
+        lines = [text for one in reports for key, text in one.user_properties if key == section]
+        if lines:
+            terminalreporter.section(section)
+            for line in sorted(lines):
+                terminalreporter.write_line(str(line))
 
 
 @pytest.fixture(scope="session")
@@ -146,6 +148,23 @@ def copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SiteCopy:
     for name in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS", "ADDR", "MASK", "GWS", "TLS", "DEPLOYMENT"):
         monkeypatch.delenv(name, raising=False)
     return made
+
+
+@pytest.fixture
+def mort_io(tmp_path: Path) -> Iterator[Practice]:
+    """A site for a real Xen, with a first image published; nothing is installed yet."""
+    made = Practice(tmp_path / "mort.io")
+    made.set_up()
+    yield made
+    leave_state(made.state)
+    assert made.domains() == []
+    shutil.rmtree(made.clone)
+
+
+@pytest.fixture
+def took(record_property: Callable[[str, object], None]) -> Took:
+    """Return what has how long something took, in seconds, among the timings at the end."""
+    return lambda what, seconds: record_property("timings", f"{what}: {seconds:.1f} s")
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import pytest
 
 from support import GUESTS
 
-BuiltTarget = Literal["unix", "spt", "hvt", "virtio"]
+BuiltTarget = Literal["unix", "spt", "hvt", "virtio", "xen", "xen-pv", "xen-pvh"]
 Start = Callable[..., subprocess.Popen[bytes]]
 
 # What a guest on the fixture `bridge` is told of its network, and the MAC it has there.
@@ -27,8 +27,8 @@ each_target = pytest.mark.parametrize(
     "target", ["unix", "spt", "hvt", pytest.param("virtio", marks=needs_qemu)]
 )
 
-# An image for Solo5 stands alone: no libc, nothing that a kernel has to set up first.
-_SOLO5 = (
+# An image that is no process stands alone: no libc, nothing that a kernel has to set up first.
+_ALONE = (
     "-ffreestanding",
     "-nostdlib",
     "-static",
@@ -38,16 +38,30 @@ _SOLO5 = (
     "-fno-asynchronous-unwind-tables",
     "-mno-red-zone",
     "-mgeneral-regs-only",
-    f"-Wl,-T,{GUESTS / 'solo5.ld'}",
     "-Wl,--build-id=none",
     "-Wl,-z,max-page-size=4096",
 )
+
+# Those whose sources are for more than one.
+_TARGETS = ("spt", "hvt", "virtio")
+
+_SCRIPTS: dict[BuiltTarget, str] = {
+    "spt": "solo5.ld",
+    "hvt": "solo5.ld",
+    "virtio": "solo5.ld",
+    "xen-pv": "xen.ld",
+    "xen-pvh": "xen.ld",
+}
 
 _SOURCES: dict[BuiltTarget, tuple[str, ...]] = {
     "unix": ("unix_tap.c",),
     "spt": ("solo5_image.c",),
     "hvt": ("solo5_image.c",),
     "virtio": ("virtio_start.S", "virtio_web.c"),
+    # For the stand-in for xl only: a program of this host.
+    "xen": ("unix_tap.c", "xen_note.c"),
+    "xen-pv": ("xen_start.S", "xen_web.c"),
+    "xen-pvh": ("xen_pvh_start.S", "xen_web.c"),
 }
 
 
@@ -75,20 +89,25 @@ class Built:
         `broken` (it fails when it starts) are too. `abi` is a version to pretend.
         """
         defines = [f'-DPAGE="{page}"']
-        if target != "unix":
+        if target in _TARGETS:
             defines.append(f"-DTARGET={target.upper()}")
         if devices is not None:
             listed = ",".join(f'{{"{name}",{kind}}}' for name, kind in devices.items())
             defines.append(f"-DDEVICES={listed}")
         if address is not None:
             defines.append(f'-DADDRESS="{address}"')
+        if target == "xen":
+            defines.append("-DVIF")
+        if target == "xen-pvh":
+            defines.append("-DPVH")
         if dhcp:
             defines.append("-DDHCP=1")
         if broken:
             defines.append("-DBROKEN")
         if abi is not None:
             defines.append(f"-DABI_VERSION={abi}")
-        options = ("-static",) if target == "unix" else _SOLO5
+        script = _SCRIPTS.get(target)
+        options = (*_ALONE, f"-Wl,-T,{GUESTS / script}") if script else ("-static",)
         return self._compile(_SOURCES[target], *options, *defines, suffix=f".{target}")
 
     def tender(self, target: Literal["spt", "hvt"]) -> Path:
@@ -119,6 +138,7 @@ class Built:
             return [str(image), f"--interface={tap}", *arguments]
         if target == "virtio":
             return qemu(image, f"tap,ifname={tap},script=no,downscript=no", *arguments, mac=mac)
+        assert target in ("spt", "hvt"), "a domain takes a configuration"
         network = [f"--net:{device}={tap}", f"--net-mac:{device}={mac}"]
         return [str(self.tender(target)), "--mem=32", *network, "--", str(image), *arguments]
 

@@ -14,8 +14,10 @@ from subprocess import CompletedProcess
 
 import pytest
 
+import stand_in_xl
 from guests_built import Built, BuiltTarget
 from mirage_hooks.boot.generation import Generation
+from mirage_hooks.boot.xl import Xl
 from namespace import Namespace
 from support import COMMAND, Site, leave, run
 
@@ -75,15 +77,25 @@ class NetSite(Site):
         user = ["--user", self.user] if self.user else []
         done = self.command("install", *user, *options)
         self.tell_host(
-            limits={"targets": ["unix", "spt", "hvt", "virtio"]},
+            limits={"targets": ["unix", "spt", "hvt", "virtio", "xen"]},
             networks={"public": BRIDGE},
             tenders={
                 "spt": str(self.built.tender("spt")),
                 "hvt": str(self.built.tender("hvt")),
+                "xen": str(self.xen / "xl"),
                 "kvm": False,
             },
         )
         return done
+
+    @property
+    def xen(self) -> Path:
+        """The folder of the stand-in for xl, and of its domains."""
+        return self.upstream.parent / "xen"
+
+    def domains(self) -> dict[str, str]:
+        """Return the state of each of the host's domains, by name."""
+        return {one.name: one.state for one in Xl([str(self.xen / "xl")]).domains()}
 
     def bind(self, network: dict[str, object]) -> None:
         """Say in the host file what `public` is."""
@@ -173,6 +185,8 @@ def networked(
         target=target,
         user="nobody" if operator is None and target != "hvt" else None,
     )
+    site.xen.mkdir()
+    stand_in_xl.installed(site.xen)
     run("git", "init", "-q", str(site.upstream), cwd=folder)
     site.publish("one")
     run("git", "clone", "-q", str(site.upstream), str(site.clone), cwd=folder)
@@ -181,6 +195,7 @@ def networked(
     site.install()
     yield site
     leave(site)
+    stand_in_xl.leave(site.xen)
 
 
 def _as_operator(folder: Path, operator: str) -> tuple[str, ...]:

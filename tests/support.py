@@ -78,7 +78,9 @@ def free_port() -> int:
         return port
 
 
-def run(*command: str | Path, cwd: Path, check: bool = True) -> subprocess.CompletedProcess[str]:
+def run(
+    *command: str | Path, cwd: Path, check: bool = True, seconds: float = 90.0
+) -> subprocess.CompletedProcess[str]:
     """Run a command; what it printed is in the result, and in the failure."""
     done = subprocess.run(
         command,
@@ -86,7 +88,7 @@ def run(*command: str | Path, cwd: Path, check: bool = True) -> subprocess.Compl
         capture_output=True,
         text=True,
         stdin=subprocess.DEVNULL,
-        timeout=90,
+        timeout=seconds,
         check=False,
     )
     if check and done.returncode != 0:
@@ -105,10 +107,10 @@ def collect_killed_at(step: int, program: str, *arguments: str | Path) -> int:
     ).returncode
 
 
-def get(port: int, path: str = "/", address: str = "127.0.0.1") -> str | None:
+def get(port: int, path: str = "/", address: str = "127.0.0.1", seconds: float = 2.0) -> str | None:
     """Return what a guest answers, None where nothing does; it is on loopback if not said."""
     try:
-        with socket.create_connection((address, port), 2) as connection:
+        with socket.create_connection((address, port), seconds) as connection:
             connection.sendall(f"GET {path} HTTP/1.0\r\n\r\n".encode())
             data = b""
             while chunk := connection.recv(4096):
@@ -326,10 +328,15 @@ def leave(site: Site) -> None:
     """End whatever a site has running, and remove its clone."""
     if not site.clone.exists():
         return
+    leave_state(site.state)
+    shutil.rmtree(site.clone)
+
+
+def leave_state(state: State) -> None:
+    """End whatever runs of a state folder's."""
     # A converge may go on that nobody follows any more.
-    wait_for(lambda: lock.holder(site.state.lock) is None)
-    for monitor in monitors_of(site.state):
+    wait_for(lambda: lock.holder(state.lock) is None)
+    for monitor in monitors_of(state):
         control.stop(monitor)
         monitor.monitor.wait_gone(5)
-    assert monitors_of(site.state) == []
-    shutil.rmtree(site.clone)
+    assert monitors_of(state) == []

@@ -141,3 +141,15 @@ def test_a_disk_of_a_guest_that_stays_is_in_use(net: NetSite, disk: Path) -> Non
     net.pull()
     refused(net, 6, f"other: volume {disk} is still that of www")
     assert net.page() == "with disk"
+
+
+@on("spt", "hvt", "virtio")
+def test_a_guest_reads_a_disk_image_of_the_repositorys(net: NetSite) -> None:
+    (net.upstream / "fat1.img").write_bytes(b"from the repository\n".ljust(4096, b"\0"))
+    net.tables = '[guest.www.block.storage]\nimage = "fat1.img"'
+    image = net.built.image(net.target, "with disk", devices=DEVICES)
+    net.publish(image=image.read_bytes())
+    net.pull()
+    assert "storage: from the repository" in net.command("logs", "www").stdout
+    net.command("stop", "www")
+    assert list(net.state.folder.rglob("*.img")) == []

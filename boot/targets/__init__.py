@@ -7,7 +7,7 @@ from mirage_hooks.boot.errors import ConfigError, HostError, ImageError
 from mirage_hooks.boot.guest import Boot, Guest
 from mirage_hooks.boot.host import Tenders
 from mirage_hooks.boot.image import Image
-from mirage_hooks.boot.targets import solo5, tenders, unix, virtio
+from mirage_hooks.boot.targets import solo5, tenders, unix, virtio, xen
 from mirage_hooks.boot.targets.tenders import Program
 from mirage_hooks.boot.targets.tending import Start, Tending
 
@@ -23,11 +23,24 @@ class Target(Protocol):
     def writes_all(self) -> bool:
         """Whether its tender opens every block device for writing."""
 
+    @property
+    def outside(self) -> bool:
+        """Whether a guest is no process of this host: who runs it opens its files, makes its links,
+        and obeys nobody but root or who root lets.
+        """
+
+    @property
+    def grace(self) -> float:
+        """How long its tender may take to end after SIGTERM, seconds."""
+
     def check(self, guest: Guest) -> None:
         """Raise ConfigError where the target cannot be what the guest asks for."""
 
     def arguments(self, guest: Guest) -> tuple[str, ...]:
         """Return the effective arguments, as the guest is to see them."""
+
+    def settle(self, guest: Guest, boot: Boot, image: Image) -> Boot:
+        """Return a guest's boot with what only its image tells. Raises ConfigError."""
 
     def fit(self, asked: Guest | Boot, image: Image) -> None:
         """Raise Error where an image of this target cannot be booted so: devices not its own."""
@@ -47,6 +60,7 @@ _TARGETS: dict[str, Target] = {
     "hvt": solo5.Solo5("hvt"),
     "spt": solo5.Solo5("spt"),
     "virtio": virtio.Virtio("virtio"),
+    "xen": xen.Xen(),
 }
 
 

@@ -25,16 +25,17 @@ class Program:
 
 
 def find(target: str, program: Program, tenders: Tenders) -> str:
-    """Return the path of a target's tender.
+    """Return the path of a target's tender, or of what is to start it.
 
     Raises HostError where it cannot be executed, or somebody else could change what is.
     """
-    named: str | None = getattr(tenders, target)
-    path = named or shutil.which(program.name, path=PATH)
+    given: str | tuple[str, ...] | None = getattr(tenders, target)
+    named = given[0] if isinstance(given, tuple) else given
+    path = named if named and "/" in named else shutil.which(named or program.name, path=PATH)
     if path is None:
         how = f"apt-get install {program.package}" if program.package else "install it"
         raise HostError(
-            f"{program.name} is not on this host's PATH",
+            f"{named or program.name} is not on this host's PATH",
             f"{how}, or name it: {target} = '/path/to/{program.name}' in [tenders] of {NAME}",
         )
     if not os.access(path, os.X_OK) or Path(path).is_dir():

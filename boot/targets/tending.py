@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from mirage_hooks.boot.errors import ImageError
 from mirage_hooks.boot.guest import Boot, Guest
@@ -22,12 +23,24 @@ class Tending:
     notice: str = ""
 
 
+class Others(NamedTuple):
+    """The uuids of domains that end for a new one: of the same guest, and of somebody else's."""
+
+    own: tuple[str, ...] = ()
+    adopted: tuple[str, ...] = ()
+
+
+NO_OTHERS = Others()
+
+
 @dataclass(frozen=True)
 class Start:
     """What one start of a guest is made of, beside its boot.
 
     `image` is a path; `devices` are the image's own, in order; `taps` and `volumes` are the links
-    and files of this host behind them, by the same names.
+    and files of this host behind them, by the same names. `generation` is its number, and `alias`
+    what it is known by on this host; `file` is for a tender that reads what to boot from one;
+    `others` are the domains that end for it.
     """
 
     name: str
@@ -36,6 +49,10 @@ class Start:
     devices: Mapping[str, str] = field(default_factory=dict)
     taps: Mapping[str, str] = field(default_factory=dict)
     volumes: Mapping[str, str] = field(default_factory=dict)
+    generation: int = 0
+    alias: str = ""
+    file: str = ""
+    others: Others = NO_OTHERS
 
 
 def refuse_devices(asked: Guest | Boot, image: Image) -> None:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from mirage_hooks.boot import control
 from mirage_hooks.boot.device import HOST_NETWORK
 from mirage_hooks.boot.errors import ConfigError
 from mirage_hooks.boot.guest import Boot, Guest
@@ -14,6 +15,9 @@ from mirage_hooks.boot.targets.tending import refuse_devices, refuse_memory
 @dataclass(frozen=True)
 class Unikernel:
     """A MirageOS image with devices of its own, which it names in a manifest."""
+
+    outside = False
+    grace = control.GRACE
 
     target: Literal["hvt", "spt", "virtio"]
 
@@ -31,6 +35,10 @@ class Unikernel:
     def arguments(self, guest: Guest) -> tuple[str, ...]:
         """Return the guest's arguments: those of its networks, then its own."""
         return mirage.arguments(guest)
+
+    def settle(self, guest: Guest, boot: Boot, image: Image) -> Boot:
+        """Return the boot as it is: the image has nothing to add."""
+        return boot
 
     def fit(self, asked: Guest | Boot, image: Image) -> None:
         """Raise ImageError where the image is not what is asked for."""

@@ -3,6 +3,7 @@
 With MirageOS's socket stack it uses the host's own sockets, with the direct stack a tap.
 """
 
+from mirage_hooks.boot import control
 from mirage_hooks.boot.device import HOST_NETWORK
 from mirage_hooks.boot.errors import ConfigError
 from mirage_hooks.boot.guest import Boot, Guest
@@ -17,6 +18,8 @@ class Unix:
 
     program = None
     writes_all = False
+    outside = False
+    grace = control.GRACE
 
     def check(self, guest: Guest) -> None:
         """Raise ConfigError where the target cannot be what the guest asks for."""
@@ -37,6 +40,10 @@ class Unix:
     def arguments(self, guest: Guest) -> tuple[str, ...]:
         """Return the guest's arguments: those of its network, then its own."""
         return mirage.arguments(guest)
+
+    def settle(self, guest: Guest, boot: Boot, image: Image) -> Boot:
+        """Return the boot as it is: the image has nothing to add."""
+        return boot
 
     def fit(self, asked: Guest | Boot, image: Image) -> None:
         """Take it as it is: a unix image does not say what its devices are."""

@@ -1,5 +1,6 @@
 """What commands share: the repository they are about, its guests' names, and running a converge."""
 
+import os
 import sys
 from collections.abc import Callable
 
@@ -58,6 +59,14 @@ def named(state: State, guests: tuple[str, ...]) -> list[str]:
                 f"these were: {', '.join(names) or 'none'}",
             )
     return list(guests) or names
+
+
+def confirm(question: str, yes: bool) -> None:
+    """Ask, unless the answer was given as `yes`. Raises ConfigError where nobody is there."""
+    if not yes and os.isatty(0):
+        click.confirm(question, abort=True)
+    elif not yes:
+        raise ConfigError("nobody is there to be asked", "say --yes")
 
 
 def converge(context: click.Context, **request: object) -> int:

@@ -12,7 +12,7 @@ from mirage_hooks.boot.guest import Guest
 from mirage_hooks.boot.host import Host, HostNetwork
 from mirage_hooks.boot.image import Image
 from mirage_hooks.boot.record import State
-from mirage_hooks.boot.targets import kvm, tenders
+from mirage_hooks.boot.targets import kvm, tenders, xen
 from mirage_hooks.boot.wiring import Held
 from mirage_hooks.installer.findings import Finding
 
@@ -26,9 +26,11 @@ def examine(state: State, bound: Host, guests: Guests) -> Iterator[Finding]:
     """Yield what is found about what guests need of this host."""
     for target in targets.known():
         yield _target(target, bound, guests)
-    if any(not where.user for where in bound.networks.values()):
-        yield from _tun(bound, guests)
-    yield from _right_to_make(bound)
+    on_taps = {name: one for name, one in guests.items() if not targets.of(one).outside}
+    if on_taps or not guests:
+        if any(not where.user for where in bound.networks.values()):
+            yield from _tun(bound, on_taps)
+        yield from _right_to_make(bound)
     for name, where in bound.networks.items():
         yield _network(state, bound, guests, name, where)
     for name in bound.volumes:
@@ -53,6 +55,10 @@ def _tender(target: str, bound: Host, guests: list[Guest]) -> Finding:
     subject, program = f"target {target}", targets.named(target).program
     if program is None:
         return Finding("ok", subject, "an image runs by itself")
+    if target == "xen":
+        xl = xen.driven(bound.tenders)
+        free = xl.free_memory()
+        return Finding("ok", subject, f"{' '.join(xl.command)}: {free} MiB free for domains")
     path = tenders.find(target, program, bound.tenders)
     if target == "virtio" and not guests:  # a KVM that does not work takes seconds to say so
         return Finding("ok", subject, f"{path}; KVM is tried once a guest needs it")

@@ -72,8 +72,17 @@ def _show_plan(context: click.Context, as_json: bool, wish: Wish) -> int:
 @click.command()
 @click.option("--dry-run", is_flag=True, help="Only print the plan.")
 @_allow_empty
+@click.option(
+    "--adopt",
+    multiple=True,
+    metavar="DOMAIN",
+    help="Let a guest take the place of a running Xen domain of its name that is not ours.",
+)
+@click.option("--yes", is_flag=True, help="Do not ask.")
 @click.pass_context
-def deploy(context: click.Context, dry_run: bool, allow_empty: bool) -> int:
+def deploy(
+    context: click.Context, dry_run: bool, allow_empty: bool, adopt: tuple[str, ...], yes: bool
+) -> int:
     """Make this host run what the repository says, now.
 
     What a pull does by itself; also tries again what failed before. Ends with 0 only if every guest
@@ -81,7 +90,13 @@ def deploy(context: click.Context, dry_run: bool, allow_empty: bool) -> int:
     """
     if dry_run:
         return _show_plan(context, False, Wish(retry=True, allow_empty=allow_empty))
-    return shared.converge(context, verb="deploy", retry=True, allow_empty=allow_empty)
+    if adopt:
+        shared.confirm(
+            f"Destroy the running domain {', '.join(adopt)} once its guest is ready? "
+            "There is no way back to it",
+            yes,
+        )
+    return shared.converge(context, verb="deploy", retry=True, allow_empty=allow_empty, adopt=adopt)
 
 
 @click.command()

@@ -1,11 +1,8 @@
 """Commands that put mirage-hooks into a repository, and take it out again."""
 
-import os
-
 import click
 from click.shell_completion import get_completion_class
 
-from mirage_hooks.boot.errors import ConfigError
 from mirage_hooks.boot.repository import Repository
 from mirage_hooks.installer import install as installing
 from mirage_hooks.installer import schedule
@@ -97,10 +94,7 @@ def uninstall(
         raise click.UsageError("--stop and --leave-running exclude each other")
     repository: Repository = shared.repository(context)
     installing.refuse_running(repository, stop or leave_running)
-    if not yes and os.isatty(0):
-        click.confirm(f"Take mirage-hooks out of {repository.name}?", abort=True)
-    elif not yes:
-        raise ConfigError("nobody is there to be asked", "say --yes")
+    shared.confirm(f"Take mirage-hooks out of {repository.name}?", yes)
     for line in installing.uninstall(repository, stop, leave_running, keep_state):
         click.echo(line)
     return 0

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mirage_hooks.boot.artifact import Missing, locate
-from mirage_hooks.boot.convention import Found, find
+from mirage_hooks.boot.convention import Found, disks, find, site
 from mirage_hooks.boot.errors import RepositoryError
 from mirage_hooks.boot.repository import Repository
 from mirage_hooks.boot.revision import Revision
@@ -498,3 +498,43 @@ def test_any_guest_found_at_a_revision_is_located_by_its_image_path(folder: Path
             assert located == found.where
 
     property_holds()
+
+
+# What the site of an image is called.
+
+
+@pytest.mark.parametrize(
+    ("place", "called"),
+    [
+        ("/srv/mort.io-deployment", "mort.io"),
+        ("/srv/mort.io.git/", "mort.io"),
+        ("git@example.org:sites/deploy-mort.io.git", "mort.io"),
+        ("https://example.org/mort.io", "mort.io"),
+        ("https://mort.io/deployment", "mortio"),
+        ("/srv/mort.io.example", "mortio"),
+        ("/srv/www.mort.io", "mortio"),
+        ("/srv/mort..io", "mortio"),
+        ("/srv/mort.ion", "mortio"),
+        ("/srv/mortio", "mortio"),
+        ("/srv/deployment", "mortio"),
+    ],
+)
+def test_a_site_has_the_dots_that_the_repositorys_name_has(place: str, called: str) -> None:
+    assert site("mortio", ["/srv/clone", place]) == called
+
+
+# Disk images beside an image.
+
+
+def test_disk_images_beside_an_image_are_called_with_and_without_their_ending(folder: Path) -> None:
+    files = ("www.xen.bz2", "fat1.img.bz2", "config.ml")
+    revision = commit(
+        folder, *(f"xen/{SHA}/{file}" for file in files), pointers={"xen/latest": SHA}
+    )
+    path = "xen/{latest}/fat1.img.bz2"
+    assert disks(revision, "xen/{latest}/www.xen.bz2") == {"fat1": path, "fat1.img": path}
+
+
+def test_disk_images_lie_at_the_root_where_the_image_does(folder: Path) -> None:
+    revision = commit(folder, "www.xen", "fat1.img")
+    assert disks(revision, "www.xen") == {"fat1": "fat1.img", "fat1.img": "fat1.img"}

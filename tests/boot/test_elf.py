@@ -468,3 +468,32 @@ def test_any_bytes_are_a_manifest_or_refused(image: Path, noted: Callable[..., P
 
     any_bytes()
     bits_flipped()
+
+
+# Kernels for Xen.
+
+HYPERCALL_PAGE, PHYS32_ENTRY = 2, 18
+
+
+@pytest.mark.parametrize(
+    ("kinds", "modes"),
+    [
+        ((HYPERCALL_PAGE,), ("pv",)),
+        ((PHYS32_ENTRY,), ("pvh",)),
+        ((PHYS32_ENTRY, HYPERCALL_PAGE), ("pv", "pvh")),
+        ((6,), ()),
+    ],
+)
+def test_xens_notes_tell_how_a_kernel_can_be_booted(
+    tmp_path: Path, kinds: tuple[int, ...], modes: tuple[str, ...]
+) -> None:
+    notes = "".join(note(f".note.Xen{kind}", "Xen", kind, 0, 0) for kind in kinds)
+    compile_c(tmp_path / "a", f"{notes}int main(void) {{ return 0; }}\n")
+    found = inspect(tmp_path / "a")
+    assert (found.target, found.modes) == ("xen", modes)
+
+
+def test_a_kernel_from_before_xens_notes_is_known_by_its_section(tmp_path: Path) -> None:
+    section = '__asm__(".section __xen_guest\\n.ascii \\"GUEST_OS=Mini-OS\\"\\n.previous\\n");\n'
+    compile_c(tmp_path / "a", f"{section}int main(void) {{ return 0; }}\n")
+    assert inspect(tmp_path / "a") == Image("xen", modes=("pv",))

@@ -839,3 +839,30 @@ def test_a_state_is_lost_where_nothing_is_described_and_nobody_chose_that(
     folder: Path, store: Store, vault: Vault, text: str, bound: Host, lost: bool
 ) -> None:
     assert desired_at(commit(folder, text), bound, store, vault).lost is lost
+
+
+# Disk images.
+
+DISK = f'{WWW.replace("unix", "xen")}[guest.www.block.xvda]\nimage = "fat1.img"\n'
+
+
+def test_a_disk_image_is_no_path_outside_the_repository(refusal: Refusal) -> None:
+    text = DISK.replace("fat1.img", "../fat1.img")
+    bound = Host("main", user=USER, limits=ALL_TARGETS)
+    assert "image '../fat1.img' is no path inside the repository" in refusal(text, bound)
+
+
+@pytest.mark.parametrize("both", ['volume = "data"\nimage = "a.img"', "readonly = true"])
+def test_a_block_device_is_either_a_volume_or_a_disk_image(refusal: Refusal, both: str) -> None:
+    text = DISK.replace('image = "fat1.img"', both)
+    bound = Host("main", user=USER, limits=ALL_TARGETS)
+    assert "give a volume of the host's, or an image of the repository's" in refusal(text, bound)
+
+
+def test_a_disk_image_that_is_not_there_yet_is_waited_for(
+    folder: Path, store: Store, vault: Vault
+) -> None:
+    bound = Host("main", user=USER, limits=ALL_TARGETS)
+    found = desired_at(commit(folder, DISK, {"www.xen": b"?"}), bound, store, vault)
+    assert isinstance(found.unready["www"], Missing)
+    assert "fat1.img" in found.watched

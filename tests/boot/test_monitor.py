@@ -496,7 +496,7 @@ def test_a_stop_is_graceful(start: Start, script: Callable[[str], Path]) -> None
     text = "trap 'echo bye; exit 7' TERM; echo ready; while :; do sleep 0.02; done"
     fired = start(image=script(text))
     fired.fire()
-    wait_for(fired.console)
+    wait_for(lambda: "ready" in fired.console())
     assert fired.stop().exit == "exited with 7"
     assert "bye" in fired.console()
 

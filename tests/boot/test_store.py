@@ -504,3 +504,36 @@ def test_an_image_cut_short_on_disk_is_found_out(
 def test_an_image_that_is_not_stored_is_a_fault_of_the_host(store: Store) -> None:
     with pytest.raises(HostError, match="cannot be read: No such file or directory"):
         store.verify("0" * 64)
+
+
+# Disk images.
+
+
+@pytest.mark.parametrize("name", PACKERS)
+def test_a_disk_image_is_unpacked_whatever_it_was_packed_with(
+    folder: Path, store: Store, name: str
+) -> None:
+    disk = b"FAT".ljust(1024, b"\0")
+    stored = store.add_disk(commit(folder, PACKERS[name](disk), "fat1.img"))
+    assert store.path(stored.sha256).read_bytes() == disk
+    assert stored.sha256 == hashlib.sha256(disk).hexdigest()
+
+
+def test_a_disk_image_that_is_no_number_of_sectors_is_refused(folder: Path, store: Store) -> None:
+    with pytest.raises(ImageError, match="has 513 bytes: not a number of whole sectors"):
+        store.add_disk(commit(folder, bytes(513), "fat1.img"))
+
+
+def test_a_disk_image_that_was_taken_for_an_image_is_still_a_disk_image(
+    folder: Path, store: Store
+) -> None:
+    blob = commit(folder, bytes(512), "fat1.img")
+    with pytest.raises(ImageError):
+        store.add(blob)
+    assert store.add_disk(blob) == store.add_disk(blob)
+
+
+def test_a_disk_image_that_is_needed_stays(folder: Path, store: Store) -> None:
+    disk = store.add_disk(commit(folder, bytes(512), "fat1.img"))
+    assert store.unneeded({disk.sha256}) == ([], [], [])
+    assert len(store.unneeded(frozenset()).entries) == 1

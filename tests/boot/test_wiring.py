@@ -167,14 +167,14 @@ def test_the_taps_of_what_is_over_are_taken_away(state: State, here: Namespace) 
     old, new = (generation(state, number, nic=BRIDGED) for number in (1, 2))
     attach(state, old)
     kept = attach(state, new)
-    wiring.sweep(state, known(old, new, live=new))
+    wiring.sweep(state, Host(branch="main"), known(old, new, live=new))
     assert here.links() == sorted(["br0", str(kept)])
 
 
 def test_links_of_others_are_left_alone(state: State, here: Namespace) -> None:
     here.tap("mh0123456789ab", "br0")
     here.run("ip", "link", "set", "mh0123456789ab", "alias", "mirage-hooks:0123456789ab:www:1")
-    wiring.sweep(state, known(generation(state, nic=BRIDGED)))
+    wiring.sweep(state, Host(branch="main"), known(generation(state, nic=BRIDGED)))
     assert here.links() == ["br0", "mh0123456789ab"]
 
 
@@ -182,7 +182,7 @@ def test_copies_of_what_is_over_are_taken_away(state: State, volume: Path) -> No
     one = Volume(str(volume), readonly=True)
     old, new = (generation(state, number, volume=one) for number in (1, 2))
     gone, kept = Path(attach(state, old)), Path(attach(state, new))
-    wiring.sweep(state, known(old, new, live=new))
+    wiring.sweep(state, Host(branch="main"), known(old, new, live=new))
     assert (gone.exists(), kept.exists(), volume.exists()) == (False, True, True)
 
 

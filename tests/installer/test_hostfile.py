@@ -48,11 +48,11 @@ def test_install_says_what_it_found(bare_site: Site) -> None:
     assert f"found by convention: guest www (unix), image {WWW}" in said
 
 
-def test_what_this_version_does_not_run_is_said_and_not_taken(bare_site: Site) -> None:
+def test_what_this_host_does_not_run_is_said_and_not_taken(bare_site: Site) -> None:
     said = bare_site.install().stdout
     assert (
         "found, but not taken: mortio (xen), image xen/{latest}/mortio.xen.bz2: "
-        "this version does not run xen" in said
+        "`targets` in [limits] of host.toml does not have xen" in said
     )
 
 

@@ -1,0 +1,262 @@
+"""Guests in Xen domains, end to end, with a stand-in for xl on a host of the test's own.
+
+tests/xen/inside has the same on a real Xen.
+"""
+
+import bz2
+import os
+import re
+import signal
+from pathlib import Path
+from typing import cast
+
+import pytest
+
+import stand_in_xl
+from mirage_hooks.boot import control
+from networked import NetSite, on
+from stand_in_xen import Folder
+from support import monitors_of, wait_for
+
+pytestmark = on("xen")
+
+
+def test_a_first_deploy_boots_a_domain_and_tells_its_network(net: NetSite) -> None:
+    deploy = net.command("deploy")
+    assert net.page() == "one"
+    wait_for(lambda: list(net.domains()) == ["www"])
+    [vif] = net.taps()
+    line = (
+        rf"static, 10\.0\.0\.2/24 \(netmask 255\.255\.255\.0\), gateway 10\.0\.0\.1, vif {vif} on "
+        r"br0, mac [0-9a-f:]{17}, passed as ipv4=10\.0\.0\.2/24 ipv4-gateway=10\.0\.0\.1; "
+    )
+    assert re.search(line, deploy.stdout), deploy.stdout
+    assert f"observed 10.0.0.2 at {net.mac()} by ARP" in deploy.stdout
+
+
+def test_a_pull_replaces_a_domain_and_keeps_its_mac(net: NetSite) -> None:
+    net.command("deploy")
+    old = net.mac()
+    net.publish("two")
+    net.pull()
+    assert (net.page(), net.outcomes()) == ("two", ["ended", "healthy"])
+    wait_for(lambda: list(net.domains()) == ["www"])
+    assert net.mac() == old
+    assert len(net.taps()) == 1
+
+
+def test_an_image_that_does_not_start_leaves_the_old_guest_answering(net: NetSite) -> None:
+    net.command("deploy")
+    net.publish(image=net.built.image("xen", broken=True).read_bytes())
+    pull = net.pull()
+    assert "generation 2 is not healthy" in pull.stderr
+    assert net.outcomes() == ["ended", "failed", "healthy"]
+    assert net.page() == "one"
+    wait_for(lambda: list(net.domains()) == ["www"])
+
+
+def test_a_guest_that_was_stopped_leaves_no_domain(net: NetSite) -> None:
+    net.command("deploy")
+    net.command("stop", "www")
+    assert net.domains() == {}
+    assert net.taps() == []
+    net.command("start", "www")
+    assert net.page() == "one"
+
+
+def guest_of(net: NetSite) -> int:
+    [domain] = Folder(net.xen).now().domains
+    return domain.guest
+
+
+def test_a_guest_that_crashes_is_booted_again(net: NetSite) -> None:
+    net.command("deploy")
+    os.kill(guest_of(net), signal.SIGKILL)
+    wait_for(lambda: net.monitor().restarts == 1, 20)
+    wait_for(lambda: net.page() == "one")
+    wait_for(lambda: list(net.domains()) == ["www"])
+    console = net.state.console(net.live()).read_text()  # type: ignore[arg-type]
+    assert "the guest exited with 85 (the domain crashed)" in console
+
+
+def test_a_domain_that_a_killed_monitor_left_is_replaced(net: NetSite) -> None:
+    net.command("deploy")
+    wait_for(lambda: list(net.domains()) == ["www"])
+    monitor = net.monitor()
+    assert monitor.tender is not None
+    monitor.monitor.kill()
+    monitor.tender.kill()
+    monitor.tender.wait_gone(5)
+    assert list(net.domains()) == ["www"]
+    net.command("deploy")
+    wait_for(lambda: list(net.domains()) == ["www"])
+    assert net.page() == "one"
+    assert monitors_of(net.state) != []
+
+
+def test_nothing_that_a_killed_monitor_left_outlives_an_uninstall(net: NetSite) -> None:
+    net.command("deploy")
+    wait_for(lambda: list(net.domains()) == ["www"])
+    monitor = net.monitor()
+    assert monitor.tender is not None
+    monitor.monitor.kill()
+    monitor.tender.kill()
+    monitor.tender.wait_gone(5)
+    assert "domain www: destroyed" in net.command("uninstall", "--yes").stdout
+    assert net.domains() == {}
+
+
+def have_theirs(net: NetSite, name: str = "www") -> None:
+    """Have a domain of the guest's name, or another, that somebody else has made."""
+    theirs = net.xen / "theirs.cfg"
+    theirs.write_text(f'name = "{name}"\nkernel = "/bin/sleep"\nmemory = 32\n')
+    net.host.run(net.xen / "xl", "create", "-p", theirs)
+
+
+def test_a_domain_that_is_not_ours_is_left_alone(net: NetSite) -> None:
+    have_theirs(net)
+    deploy = net.command("deploy", check=False)
+    assert deploy.returncode == 6
+    assert "domain www (id 1) runs already, and is none of ours" in deploy.stderr
+    assert "mirage-hooks deploy --adopt www" in deploy.stderr
+    assert list(net.domains()) == ["www"]
+
+
+def test_a_domain_of_the_same_site_with_other_dots_is_left_alone(net: NetSite) -> None:
+    have_theirs(net, "w.ww")
+    deploy = net.command("deploy", check=False)
+    assert deploy.returncode == 6
+    assert "mirage-hooks deploy --adopt w.ww" in deploy.stderr
+    net.command("deploy", "--adopt", "w.ww", "--yes")
+    wait_for(lambda: list(net.domains()) == ["www"])
+
+
+def test_nobody_is_asked_to_adopt_a_domain_where_nobody_is_there(net: NetSite) -> None:
+    have_theirs(net)
+    deploy = net.command("deploy", "--adopt", "www", check=False)
+    assert (deploy.returncode, "say --yes" in deploy.stderr) == (3, True)
+
+
+def test_a_domain_that_is_adopted_gives_way_to_the_guest(net: NetSite) -> None:
+    have_theirs(net)
+    net.command("deploy", "--adopt", "www", "--yes")
+    assert net.page() == "one"
+    wait_for(lambda: list(net.domains()) == ["www"])
+
+
+@pytest.mark.parametrize(
+    ("faults", "said"),
+    [
+        (
+            {"create": {"code": 3, "says": "libxl: error: x.c:1:f: no such bridge"}},
+            "no such bridge",
+        ),
+        ({"any": {"code": 1, "says": "xencall: error: Could not obtain handle"}}, "xl info"),
+    ],
+)
+def test_an_xl_that_fails_leaves_the_old_guest_answering(
+    net: NetSite, faults: dict[str, dict[str, object]], said: str
+) -> None:
+    net.command("deploy")
+    stand_in_xl.fail(net.xen, **faults)
+    net.publish("two")
+    pull = net.pull()
+    assert said in pull.stderr
+    assert net.page() == "one"
+    (net.xen / "faults.json").unlink()
+
+
+@pytest.mark.parametrize(
+    ("tenders", "said"),
+    [
+        ({"xen": "/nowhere/xl"}, "/nowhere/xl is no program that can be executed"),
+        ({"xen": ["no-sudo", "-n", "xl"]}, "no-sudo is not on this host's PATH"),
+        ({"xen": ["/bin/false", "xl"]}, "ended with 1: it does not say why"),
+    ],
+)
+def test_an_xl_that_is_missing_or_not_permitted_leaves_the_old_guest_answering(
+    net: NetSite, tenders: dict[str, object], said: str
+) -> None:
+    net.command("deploy")
+    net.tell_host(tenders=tenders)
+    net.publish("two")
+    assert said in net.pull().stderr
+    assert net.page() == "one"
+
+
+def test_a_guest_for_whose_memory_xen_has_no_room_leaves_the_old_one_answering(
+    net: NetSite,
+) -> None:
+    net.command("deploy")
+    net.tell_host(limits={"targets": ["xen"], "memory": 9000})
+    net.memory = 5000
+    net.publish("two")
+    net.pull()
+    assert net.page() == "one"
+
+
+def test_the_doctor_says_how_much_memory_xen_has_left(net: NetSite) -> None:
+    net.command("deploy")
+    assert "MiB free for domains" in net.command("doctor", check=False).stdout
+
+
+def test_the_doctor_says_that_xl_does_not_work(net: NetSite) -> None:
+    stand_in_xl.fail(net.xen, info={"code": 1, "says": "xencall: error: Permission denied"})
+    doctor = net.command("doctor", check=False)
+    assert doctor.returncode == 1
+    assert "xl info ended with 1: xencall: error: Permission denied" in doctor.stdout
+
+
+def test_a_bridge_that_is_missing_is_said_before_anything_is_touched(net: NetSite) -> None:
+    net.command("deploy")
+    net.bind({"bridge": "br7"})
+    net.publish("two")
+    assert "bridge br7 does not exist" in net.pull().stderr
+    assert net.page() == "one"
+
+
+def test_grace_is_the_longest_that_a_domain_takes(net: NetSite) -> None:
+    net.command("deploy")
+    assert net.monitor().grace > control.GRACE
+
+
+def publish_disk(net: NetSite, text: bytes) -> None:
+    """Commit a disk image beside the guest's, packed, and have the guest take it."""
+    net.tables = '[guest.www.block.xvda]\nimage = "fat1.img.bz2"'
+    (net.upstream / "fat1.img.bz2").write_bytes(bz2.compress(text.ljust(4096, b"\0")))
+    net.publish("one")
+
+
+def disk_of(net: NetSite) -> tuple[str, bytes]:
+    """Return how the guest's domain has its disk, and what is on it."""
+    [domain] = Folder(net.xen).now().domains
+    [disk] = cast("list[str]", domain.config["disk"])
+    how, _, path = disk.rpartition(",target=")
+    return how, Path(path).read_bytes().rstrip(b"\0")
+
+
+def test_a_disk_image_of_the_repositorys_is_given_to_read(net: NetSite) -> None:
+    publish_disk(net, b"first")
+    net.pull()
+    assert disk_of(net) == ("format=raw,vdev=xvda,access=ro", b"first")
+
+
+def test_a_disk_image_that_changes_boots_the_guest_anew(net: NetSite) -> None:
+    publish_disk(net, b"first")
+    net.pull()
+    publish_disk(net, b"second")
+    assert re.search(r"replace: volumes disk \w{7} -> disk \w{7}", net.pull().stderr)
+    wait_for(lambda: list(net.domains()) == ["www"])
+    assert disk_of(net)[1] == b"second"
+
+
+def test_a_rollback_brings_the_disk_image_back_that_is_not_stored_any_more(net: NetSite) -> None:
+    for text in (b"first", b"second"):
+        publish_disk(net, text)
+        net.pull()
+    first = net.state.generations("www")[0]
+    [disk] = first.boot.disks
+    (net.state.store / disk).unlink()
+    net.command("rollback", "www")
+    wait_for(lambda: list(net.domains()) == ["www"])
+    assert disk_of(net)[1] == b"first"
