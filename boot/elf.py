@@ -12,7 +12,7 @@ from mirage_hooks.boot.errors import ImageError
 from mirage_hooks.boot.guest import Target, XenMode
 from mirage_hooks.boot.image import Image
 
-# elf(5): after the magic, how wide words are and in which order; type and machine are at one place in
+# elf(5): after the magic, how wide words are and in which order; type and machine have one place in
 # either width, the rest is laid out so in 64 bit files. Machines have the names of uname(2).
 _BITS = {1: 32, 2: 64}
 _ORDERS = {1: "<", 2: ">"}
