@@ -41,6 +41,16 @@ def check(guest: Guest) -> None:
         )
 
 
+def refuse_sockets(guest: Guest, target: str) -> None:
+    """Raise ConfigError where a guest that has its own devices is to be on the host's sockets."""
+    for device, config in guest.network.items():
+        if config.network == HOST_NETWORK:
+            raise ConfigError(
+                f"network {device}: {target} has no sockets of the host's",
+                "name a network that [networks] of host.toml has",
+            )
+
+
 def arguments(guest: Guest) -> tuple[str, ...]:
     """Return a guest's arguments: those of its networks, then its own. Raises ConfigError."""
     passed = (addresses(one, guest.mirage_version) for one in guest.network.values())

@@ -4,8 +4,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 from mirage_hooks.boot import control
-from mirage_hooks.boot.device import HOST_NETWORK
-from mirage_hooks.boot.errors import ConfigError
 from mirage_hooks.boot.guest import Boot, Guest
 from mirage_hooks.boot.image import Image
 from mirage_hooks.boot.targets import mirage
@@ -24,12 +22,7 @@ class Unikernel:
     def check(self, guest: Guest) -> None:
         """Raise ConfigError where the target cannot be what the guest asks for."""
         mirage.check(guest)
-        for device, config in guest.network.items():
-            if config.network == HOST_NETWORK:
-                raise ConfigError(
-                    f"network {device}: {self.target} has no sockets of the host's",
-                    "name a network that [networks] of host.toml has",
-                )
+        mirage.refuse_sockets(guest, self.target)
         mirage.refuse_long(self.arguments(guest))
 
     def arguments(self, guest: Guest) -> tuple[str, ...]:

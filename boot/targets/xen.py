@@ -8,7 +8,6 @@ from typing import cast
 import msgspec
 
 from mirage_hooks.boot import domain, xlsyntax
-from mirage_hooks.boot.device import HOST_NETWORK
 from mirage_hooks.boot.errors import ConfigError, ImageError
 from mirage_hooks.boot.guest import Boot, Guest, XenMode
 from mirage_hooks.boot.host import Tenders
@@ -44,12 +43,7 @@ class Xen:
     def check(self, guest: Guest) -> None:
         """Raise ConfigError where the target cannot be what the guest asks for."""
         mirage.check(guest)
-        for device, config in guest.network.items():
-            if config.network == HOST_NETWORK:
-                raise ConfigError(
-                    f"network {device}: xen has no sockets of the host's",
-                    "name a network that [networks] of host.toml has",
-                )
+        mirage.refuse_sockets(guest, "xen")
 
     def arguments(self, guest: Guest) -> tuple[str, ...]:
         """Return the guest's arguments: those of its networks, then its own."""
