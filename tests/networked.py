@@ -199,7 +199,7 @@ def networked(
 
 
 def as_operator(folder: Path, operator: str) -> tuple[str, ...]:
-    """Give an operator a folder, with a home in it; return what makes them of who runs a command."""
+    """Give a folder to an operator, with a home in it; return what runs a command as them."""
     # Both root and the operator work in these repositories.
     home, runtime = folder / "operator", folder / "run"
     run("git", "config", "--global", "safe.directory", "*", cwd=folder)
