@@ -164,7 +164,7 @@ def mort_io(tmp_path: Path) -> Iterator[Practice]:
 @pytest.fixture
 def took(record_property: Callable[[str, object], None]) -> Took:
     """Return what has how long something took, in seconds, among the timings at the end."""
-    return lambda what, seconds: record_property("timings", f"{what}: {seconds:.1f} s")
+    return lambda what, seconds: record_property("timings", f"{what}: {seconds:.2f} s")
 
 
 @pytest.fixture

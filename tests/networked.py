@@ -191,14 +191,15 @@ def networked(
     site.publish("one")
     run("git", "clone", "-q", str(site.upstream), str(site.clone), cwd=folder)
     if operator is not None:
-        site.become = _as_operator(folder, operator)
+        site.become = as_operator(folder, operator)
     site.install()
     yield site
     leave(site)
     stand_in_xl.leave(site.xen)
 
 
-def _as_operator(folder: Path, operator: str) -> tuple[str, ...]:
+def as_operator(folder: Path, operator: str) -> tuple[str, ...]:
+    """Give a folder to an operator, with a home in it; return what runs a command as them."""
     # Both root and the operator work in these repositories.
     home, runtime = folder / "operator", folder / "run"
     run("git", "config", "--global", "safe.directory", "*", cwd=folder)
@@ -208,7 +209,8 @@ def _as_operator(folder: Path, operator: str) -> tuple[str, ...]:
     run("chown", "--recursive", operator, str(folder), cwd=folder)
     group = pwd.getpwnam(operator).pw_gid
     become = ("setpriv", f"--reuid={operator}", f"--regid={group}", "--clear-groups")
-    return (*become, "env", f"HOME={home}", f"XDG_RUNTIME_DIR={runtime}")
+    own = (f"HOME={home}", f"XDG_CONFIG_HOME={home}/.config", f"XDG_RUNTIME_DIR={runtime}")
+    return (*become, "env", *own)
 
 
 def missing_for(target: BuiltTarget) -> str | None:

@@ -8,8 +8,12 @@ from support import run
 
 SITE = Path(__file__).parents[1] / "contrib" / "site"
 
-# What MirageOS is replaced by: it cannot be installed where tests run. It records how it is called,
-# and leaves what the real one would: a Makefile, which builds a stand-in for an image.
+# MirageOS cannot be installed where tests run. What is in this folder builds, in its place, a
+# program that serves the front page.
+STAND_IN = Path(__file__).parent / "stand_in_mirage"
+
+# Another one records how it is called, and leaves what the real one would: a Makefile, which builds
+# no more than a copy of the front page.
 MIRAGE = """\
 #!/bin/sh
 echo "mirage $* in $(basename "$PWD") with ADDR=${ADDR-} MASK=${MASK-} GWS=${GWS-}" >>CALLS

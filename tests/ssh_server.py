@@ -3,6 +3,7 @@
 import contextlib
 import fcntl
 import os
+import pwd
 import shlex
 import shutil
 import stat
@@ -65,6 +66,9 @@ def ssh_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[int]
     """Have a test's git reach this host by ssh; give the port."""
     if SSHD is None:
         pytest.skip("there is no sshd here (Debian: openssh-server)")
+    user = pwd.getpwuid(os.geteuid())
+    if Path(user.pw_shell).name in {"nologin", "false"}:
+        pytest.skip(f"{user.pw_name} may not log in here: their shell is {user.pw_shell}")
     home, runtime = os.environ["HOME"], os.environ["XDG_RUNTIME_DIR"]
     there = f"SetEnv HOME={home} XDG_RUNTIME_DIR={runtime} BASH_ENV="
     with running_sshd(tmp_path / "ssh", there) as server:

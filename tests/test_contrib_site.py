@@ -155,6 +155,15 @@ def test_an_image_of_an_earlier_configuration_is_not_published(copied: SiteCopy)
     assert "nothing is built" in make(copied, "publish", check=False).stderr
 
 
+def test_what_is_not_committed_is_not_published(copied: SiteCopy) -> None:
+    copied.put("mirage-hooks", RECORDER)
+    (copied.folder / "pages" / "index.md").write_text("changed\n")
+    make(copied, "configure.xen", "build")
+    done = make(copied, "publish", check=False)
+    assert (done.returncode, "changes that are not committed" in done.stderr) == (2, True)
+    assert not any("publish" in call for call in copied.calls())
+
+
 def test_a_publish_that_fails_fails_make(copied: SiteCopy) -> None:
     copied.put("mirage-hooks", "#!/bin/sh\nexit 1\n")
     make(copied, "configure.xen", "build")

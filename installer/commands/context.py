@@ -45,7 +45,11 @@ def complete_guest(
 def guests(required: bool = False) -> Callable[[Callable[..., int]], Callable[..., int]]:
     """Return the argument that names guests."""
     return click.argument(
-        "guests", metavar="GUEST...", nargs=-1, required=required, shell_complete=complete_guest
+        "guests",
+        metavar="GUEST..." if required else "[GUEST...]",
+        nargs=-1,
+        required=required,
+        shell_complete=complete_guest,
     )
 
 

@@ -5,8 +5,9 @@
  * does not take, 63 for --help, 2 for an uncaught exception such as a port in use.
  *
  *   --ipv4=ADDRESS/LEN   address of the socket stack (default: every address)
- *   --port=N             TCP port (default 8080)
- *   --hello=TEXT         what the page says (default: PAGE, given when it is compiled)
+ *   --port=N             TCP port (default 8080); --http-port=N is the same
+ *   --hello=TEXT         what the page says (default: PAGE, given when it is compiled, or what is
+ *                        then in the file PAGE_FILE)
  *   --logs=...           taken, and of no effect
  *   --delay=MS           wait before the port is opened
  *   --crash-after=MS     call abort() that much later
@@ -28,6 +29,12 @@
 #include <unistd.h>
 
 #include "arguments.h"
+
+#ifdef PAGE_FILE
+__asm__(".section .rodata\npage: .incbin \"" PAGE_FILE "\"\n.byte 0\n.text");
+extern const char page[];
+#define PAGE page
+#endif
 
 #ifndef PAGE
 #define PAGE "hello"
@@ -76,7 +83,8 @@ static void take(const char *word)
     } else if (!strcmp(word, "--deaf")) {
         signal(SIGTERM, SIG_IGN);
         return;
-    } else if (number(word, "--port", &port) || number(word, "--delay", &delay_ms) ||
+    } else if (number(word, "--port", &port) || number(word, "--http-port", &port) ||
+               number(word, "--delay", &delay_ms) ||
                number(word, "--crash-after", &crash_after_ms) || number(word, "--exit", &exit_code) ||
                number(word, "--status", &status) || number(word, "--chatter", &chatter)) {
         return;
@@ -87,13 +95,14 @@ static void take(const char *word)
 
 static void answer(int client)
 {
-    char request[2048], reply[4096];
+    static char reply[65536];
+    char request[2048];
     struct pollfd wait = {client, POLLIN, 0};
     if (poll(&wait, 1, 1000) == 1 && read(client, request, sizeof request) > 0) {
         int length = snprintf(reply, sizeof reply,
-                              "HTTP/1.1 %d -\r\nContent-Type: text/plain\r\nContent-Length: %zu\r\n"
+                              "HTTP/1.1 %d -\r\nContent-Type: text/%s\r\nContent-Length: %zu\r\n"
                               "Connection: close\r\n\r\n%s\n",
-                              status, strlen(hello) + 1, hello);
+                              status, *hello == '<' ? "html" : "plain", strlen(hello) + 1, hello);
         if (write(client, reply, length) != length)
             say("WARN", "short write");
     }
