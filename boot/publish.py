@@ -150,7 +150,7 @@ class _Publisher:
         tip = branch.fetch()
         while True:
             made = self._commit(tip, branch.name)
-            refused = branch.push(made.commit) if made.commit is not None else None
+            refused = branch.push(made.commit, tip) if made.commit is not None else None
             if refused is None:
                 return made
             time.sleep(random.uniform(0, pause))  # noqa: S311 - no secret

@@ -72,10 +72,16 @@ class Branch:
             time.sleep(random.uniform(0, 1))  # noqa: S311 - somebody else publishes from here
         raise self._away("cannot be fetched from", code, said)
 
-    def push(self, commit: str) -> Refused | None:
-        """Have it be a commit, with our pre-push hook; return why it is not."""
-        spec = f"{commit}:refs/heads/{self.name}"
-        code, said = self._git("push", "--porcelain", "--recurse-submodules=no", self.remote, spec)
+    def push(self, commit: str, tip: str | None) -> Refused | None:
+        """Have it be a commit, with our pre-push hook; return why it is not.
+
+        It is left alone where it is not at `tip` any more, for None: where it is there. Without
+        that, what was taken back meanwhile would come again, and a branch that was deleted, too.
+        """
+        name = f"refs/heads/{self.name}"
+        lease = f"--force-with-lease={name}:{tip or ''}"
+        options = ("--porcelain", "--recurse-submodules=no", lease)
+        code, said = self._git("push", *options, self.remote, f"{commit}:{name}")
         if code == 0:
             return None
         return Refused(_RACE.search(said) is not None, self._away("is not taken by", code, said))
