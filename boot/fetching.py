@@ -57,7 +57,8 @@ _CAUSES = (
         "name another: git branch --set-upstream-to, and mirage-hooks install --branch",
     ),
     _Cause(
-        "No space left on device|Disk quota exceeded",
+        # The last is of a ref: there git does not say why.
+        "No space left on device|Disk quota exceeded|couldn't write '.*\\.lock'",
         "the disk is full",
         "free some space; the next poll tries again",
     ),

@@ -158,8 +158,9 @@ class _Publisher:
             before, tip = tip, branch.fetch()
             if tip is not None and self.repository.is_ancestor(str(made.commit), tip):
                 return made  # it was taken, and the answer got lost
+            is_gone = tip is None and before is not None
             has_moved = tip != before or refused.may_be_race
-            if not has_moved or time.monotonic() > deadline:
+            if is_gone or not has_moved or time.monotonic() > deadline:
                 raise refused.error
             say(f"{branch.name} has moved meanwhile: tried again on {short(tip or 'nothing')}")
 
