@@ -13,6 +13,7 @@ import pytest
 from hypothesis import settings
 
 import real_tenders
+from ci_runs import leave_ci
 from faulty import QUICK, Faulty
 from guests_built import Built, BuiltTarget, Start
 from mirage_hooks.boot import wiring
@@ -132,9 +133,7 @@ def twice(deployed: Site) -> Site:
 @pytest.fixture
 def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Publisher:
     """A job of no CI system known here, with a fresh clone of an empty deployment repository."""
-    own = ("CI_", "GITHUB_", "GITEA_", "FORGEJO_", "GITLAB_", "TRAVIS")
-    for name in [name for name in os.environ if name == "CI" or name.startswith(own)]:
-        monkeypatch.delenv(name)
+    leave_ci(monkeypatch)
     make_upstream(tmp_path)
     return make_publisher(tmp_path)
 

@@ -29,6 +29,11 @@ mkdir -p "$folder" && echo page >"$folder/index.html"
 RECORDER = '#!/bin/sh\necho "$(basename "$0") $*" >>CALLS\n'
 
 
+def leaving(image: Path) -> str:
+    """Return MIRAGE with an image to leave."""
+    return MIRAGE.replace("htdocs/index.html", str(image))
+
+
 @dataclass(frozen=True)
 class SiteCopy:
     """A copy of the site, the programs it finds first, and where these record their calls."""
@@ -40,6 +45,7 @@ class SiteCopy:
     def put(self, name: str, text: str) -> None:
         """Have a program of this name, which may record to CALLS."""
         path = self.programs / name
+        path.unlink(missing_ok=True)  # not through a link
         path.write_text(text.replace("CALLS", str(self.log)))
         path.chmod(0o755)
 

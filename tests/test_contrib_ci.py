@@ -1,16 +1,19 @@
 """What CI systems are given: files that they take, which build three variants and publish one.
 
 The CI systems themselves cannot be had here: their files are checked against their published
-schemas, and the commands in them are run, with recorders in the place of what builds an image.
+schemas, and the commands in them are run with the variables that each system sets. What builds an
+image is a recorder, which leaves one; `mirage-hooks`, git and ssh are the real ones.
 """
 
 import base64
 import getpass
 import os
 import re
+import signal
+import stat
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,8 +21,12 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from site_copy import SITE, SiteCopy
-from support import run
+import ci_runs
+from ci_runs import REQUESTS
+from guests_built import Built
+from publisher import Publisher
+from site_copy import SITE, SiteCopy, leaving
+from support import COMMAND, run, wait_for
 
 CI = SITE.parent / "ci"
 PUBLISH = "sh ci/publish.sh"
@@ -46,6 +53,8 @@ class System:
     place: str
     schema: str
     builds: Callable[[Any], list[str]]
+    variables: Mapping[str, str]
+    request: Mapping[str, str]
 
     def __str__(self) -> str:
         return self.name
@@ -93,12 +102,40 @@ def travis(file: Any) -> list[str]:
     return [f"{job['env']}\n{command}" for job in file["jobs"]["include"]]
 
 
-GITHUB = System("github-actions", ".github/workflows/unikernel.yml", "github-workflows", actions)
+GITHUB = System(
+    "github-actions",
+    ".github/workflows/unikernel.yml",
+    "github-workflows",
+    actions,
+    ci_runs.GITHUB,
+    REQUESTS["GitHub's pull_request"],
+)
 # Forgejo has no schema of its own that can be installed; its syntax follows GitHub's.
-FORGEJO = System("forgejo-actions", ".forgejo/workflows/unikernel.yml", "github-workflows", actions)
-WOODPECKER = System("woodpecker", ".woodpecker/unikernel.yml", "woodpecker-ci", woodpecker)
-GITLAB = System("gitlab-ci", ".gitlab-ci.yml", "gitlab-ci", gitlab)
-TRAVIS = System("travis", ".travis.yml", "travis", travis)
+FORGEJO = System(
+    "forgejo-actions",
+    ".forgejo/workflows/unikernel.yml",
+    "github-workflows",
+    actions,
+    ci_runs.FORGEJO,
+    REQUESTS["Forgejo's pull_request"],
+)
+WOODPECKER = System(
+    "woodpecker",
+    ".woodpecker/unikernel.yml",
+    "woodpecker-ci",
+    woodpecker,
+    ci_runs.WOODPECKER,
+    REQUESTS["Woodpecker's"],
+)
+GITLAB = System(
+    "gitlab-ci",
+    ".gitlab-ci.yml",
+    "gitlab-ci",
+    gitlab,
+    ci_runs.GITLAB,
+    REQUESTS["GitLab's merge request"],
+)
+TRAVIS = System("travis", ".travis.yml", "travis", travis, ci_runs.TRAVIS, REQUESTS["Travis's"])
 SYSTEMS = (GITHUB, FORGEJO, WOODPECKER, GITLAB, TRAVIS)
 
 each = pytest.mark.parametrize("system", SYSTEMS, ids=str)
@@ -121,11 +158,11 @@ def test_a_file_says_where_it_belongs_and_so_does_the_page(system: System) -> No
     assert f"(../ci/{system.file.name}) | `{system.place}` |" in (SITE / "README.md").read_text()
 
 
-# What is built.
+# What is unprepared.
 
 
 @pytest.fixture
-def built(copied: SiteCopy) -> SiteCopy:
+def unprepared(copied: SiteCopy) -> SiteCopy:
     """A copy of the site on a machine where nothing is installed, as far as it can see."""
     for name, text in {"opam": OPAM, "apt-get": APT, "sudo": SUDO}.items():
         copied.put(name, text)
@@ -133,10 +170,10 @@ def built(copied: SiteCopy) -> SiteCopy:
 
 
 @each
-def test_three_variants_are_built(system: System, built: SiteCopy) -> None:
+def test_three_variants_are_built(system: System, unprepared: SiteCopy) -> None:
     for command in system.builds(system.read()):
-        run("sh", "-c", command, cwd=built.folder)
-    assert built.configured() == [
+        run("sh", "-c", command, cwd=unprepared.folder)
+    assert unprepared.configured() == [
         "mirage configure -t unix --net=socket in mirage with ADDR= MASK= GWS=",
         "mirage configure -t unix --net=direct in mirage with ADDR= MASK= GWS=",
         f"mirage configure -t xen --net=direct --no-dhcp in mirage with {ADDRESS}",
@@ -144,15 +181,15 @@ def test_three_variants_are_built(system: System, built: SiteCopy) -> None:
 
 
 @each
-def test_a_build_that_fails_fails_the_job(system: System, built: SiteCopy) -> None:
-    built.put("mirage", "#!/bin/sh\nexit 3\n")
+def test_a_build_that_fails_fails_the_job(system: System, unprepared: SiteCopy) -> None:
+    unprepared.put("mirage", "#!/bin/sh\nexit 3\n")
     for command in system.builds(system.read()):
-        assert run("sh", "-c", command, cwd=built.folder, check=False).returncode != 0
+        assert run("sh", "-c", command, cwd=unprepared.folder, check=False).returncode != 0
 
 
-def test_a_build_installs_all_that_it_needs(built: SiteCopy) -> None:
-    run("sh", "ci/build.sh", "socket", cwd=built.folder)
-    assert [" ".join(call.split()[:3]) for call in built.calls()] == [
+def test_a_build_installs_all_that_it_needs(unprepared: SiteCopy) -> None:
+    run("sh", "ci/build.sh", "socket", cwd=unprepared.folder)
+    assert [" ".join(call.split()[:3]) for call in unprepared.calls()] == [
         "apt-get update -qq",
         "apt-get install -y",
         "opam init --bare",
@@ -212,93 +249,232 @@ def test_no_step_but_the_one_that_publishes_sees_the_key(system: System) -> None
     assert "deployment" not in str(file).lower()
 
 
-# How it is pushed.
-
-# What `mirage-hooks publish` does with the clone that it is given is tested with it.
-PUBLISHER = """\
-#!/bin/sh
-echo "publish of $(basename "$4") with DEPLOYMENT_KEY=${DEPLOYMENT_KEY-}" >>CALLS
-git -C "$2" commit -q --allow-empty -m published && git -C "$2" push -q origin HEAD
-"""
+# How it is published.
 
 
 @dataclass(frozen=True)
 class Publishing:
-    """A site whose image was built, and a deployment repository behind an sshd."""
+    """A site as CI has it, whose image is to be published to a deployment repository."""
 
     site: SiteCopy
-    deployment: Path
+    deployment: Publisher
     temporary: Path
 
-    def publish(self) -> "subprocess.CompletedProcess[str]":
-        """Run what CI runs."""
-        return run("sh", "ci/publish.sh", cwd=self.site.folder, check=False)
+    def build(self, command: str) -> None:
+        """Build a variant, as a CI file has it."""
+        run("sh", "-c", command, cwd=self.site.folder)
 
-    def newest(self) -> str:
+    def publish(self) -> "subprocess.CompletedProcess[str]":
+        """Run what a CI file publishes with."""
+        return run(*PUBLISH.split(), cwd=self.site.folder, check=False)
+
+    def newest(self, form: str) -> str:
         """Return what the newest commit of the deployment repository says."""
-        return run("git", "log", "-1", "--format=%s %an", "main", cwd=self.deployment).stdout
+        log = run("git", "log", "-1", f"--format={form}", "main", cwd=self.deployment.upstream)
+        return log.stdout.strip()
+
+
+def tell(monkeypatch: pytest.MonkeyPatch, variables: Mapping[str, str]) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
 
 
 @pytest.fixture
 def publishing(
-    copied: SiteCopy, sshd: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    unprepared: SiteCopy,
+    job: Publisher,
+    built: Built,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> Publishing:
-    """A site whose image was built, and an environment as CI systems make it."""
-    made = Publishing(copied, tmp_path / "deployment.git", tmp_path / "temporary")
+    """A job whose site is at a commit, on no branch."""
+    made = Publishing(unprepared, job, tmp_path / "temporary")
     made.temporary.mkdir()
-    run("git", "clone", "-q", "--bare", str(copied.folder), str(made.deployment), cwd=tmp_path)
-    copied.put("mirage-hooks", PUBLISHER)
-    run("make", "configure.xen", "build", cwd=copied.folder)
-    keys = tmp_path / "ssh"
-    host = (keys / "host.pub").read_text()
-    url = f"ssh://{getpass.getuser()}@127.0.0.1:{sshd}{made.deployment}"
-    monkeypatch.setenv("DEPLOYMENT_URL", url)
-    monkeypatch.setenv("DEPLOYMENT_HOST", f"[127.0.0.1]:{sshd} {host}")
-    monkeypatch.setenv("DEPLOYMENT_KEY", base64.b64encode((keys / "client").read_bytes()).decode())
-    monkeypatch.setenv("TMPDIR", str(made.temporary))
-    monkeypatch.delenv("GIT_SSH_COMMAND")
+    unprepared.put("mirage", leaving(built.image("xen-pvh")))
+    (unprepared.programs / "mirage-hooks").symlink_to(COMMAND)
+    run("git", "checkout", "-q", "--detach", cwd=unprepared.folder)
+    tell(
+        monkeypatch,
+        {
+            "DEPLOYMENT_URL": f"file://{job.upstream}",
+            "DEPLOYMENT_HOST": "example.org ssh-ed25519 AAAA",
+            "DEPLOYMENT_KEY": "bm8ga2V5Cg==",
+            "TMPDIR": str(made.temporary),
+        },
+    )
     return made
 
 
-def test_what_was_built_is_published_with_the_key_of_the_environment(
-    publishing: Publishing,
+@pytest.fixture
+def over_ssh(
+    publishing: Publishing, sshd: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Publishing:
+    """A job that built its image, and is to push it with a key."""
+    run("make", "configure.xen", "build", cwd=publishing.site.folder)
+    keys = tmp_path / "ssh"
+    url = f"ssh://{getpass.getuser()}@127.0.0.1:{sshd}{publishing.deployment.upstream}"
+    tell(
+        monkeypatch,
+        {
+            "DEPLOYMENT_URL": url,
+            "DEPLOYMENT_HOST": f"[127.0.0.1]:{sshd} {(keys / 'host.pub').read_text()}",
+            "DEPLOYMENT_KEY": base64.b64encode((keys / "client").read_bytes()).decode(),
+        },
+    )
+    monkeypatch.delenv("GIT_SSH_COMMAND")
+    return publishing
+
+
+@each
+def test_a_push_to_main_publishes_what_was_built(
+    system: System, publishing: Publishing, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    tell(monkeypatch, system.variables)
+    publishing.build(system.builds(system.read())[-1])
     done = publishing.publish()
-    assert (done.returncode, publishing.newest()) == (0, "published CI\n"), done.stderr
-    assert publishing.site.calls()[-1] == "publish of www.xen with DEPLOYMENT_KEY="
+    assert done.returncode == 0, done.stderr
+    commit = run("git", "rev-parse", "HEAD", cwd=publishing.site.folder).stdout.strip()
+    deployment = publishing.deployment
+    assert deployment.text("xen/latest") == f"{commit}\n"
+    image = f"xen/{commit}/www.xen.bz2"
+    assert deployment.paths() == [
+        f"xen/{commit}/config.ml",
+        image,
+        f"{image}.sha256",
+        "xen/latest",
+    ]
+    assert publishing.newest("%(trailers:key=CI-Run,valueonly)").startswith("https://")
 
 
-def test_a_publish_leaves_no_key_behind(publishing: Publishing) -> None:
+def refused(publishing: Publishing) -> str:
+    """Publish, which is refused and leaves nothing; return what is said."""
+    run("make", "configure.xen", "build", cwd=publishing.site.folder)
+    done = publishing.publish()
+    # That is make's; the command itself ended with 3.
+    assert (done.returncode, "Error 3" in done.stderr) == (2, True), done.stderr
+    assert (publishing.deployment.count(), list(publishing.temporary.iterdir())) == (0, [])
+    return done.stderr
+
+
+@each
+def test_a_request_to_merge_publishes_nothing_even_if_its_file_has_it(
+    system: System, publishing: Publishing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tell(monkeypatch, system.request)
+    assert "runs this for a pull request: nothing is published from one" in refused(publishing)
+
+
+@each
+def test_nor_does_another_branch(
+    system: System, publishing: Publishing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tell(monkeypatch, system.variables)
+    for name in {"GITHUB_REF_NAME", "CI_COMMIT_BRANCH", "TRAVIS_BRANCH"} & set(os.environ):
+        monkeypatch.setenv(name, "topic")
+    assert "runs this for branch topic: only main is published" in refused(publishing)
+
+
+def test_the_key_of_the_environment_opens_the_way(over_ssh: Publishing) -> None:
+    done = over_ssh.publish()
+    assert (done.returncode, over_ssh.deployment.count()) == (0, 1), done.stderr
+
+
+def test_a_publish_leaves_no_key_behind(over_ssh: Publishing) -> None:
+    over_ssh.publish()
+    assert list(over_ssh.temporary.iterdir()) == []
+
+
+def forget() -> None:
+    """Have a git that knows nobody by name, and has its own defaults."""
+    (Path(os.environ["HOME"]) / ".gitconfig").write_text("[user]\nuseConfigOnly = true\n")
+
+
+def test_the_author_is_the_source_commits_and_the_committer_is_ci(over_ssh: Publishing) -> None:
+    forget()
+    over_ssh.publish()
+    assert over_ssh.newest("%an <%ae>, %cn <%ce>") == (
+        "Tester <tester@example.org>, CI <ci@localhost>"
+    )
+
+
+def test_the_first_image_of_all_makes_the_branch_main(over_ssh: Publishing) -> None:
+    forget()
+    over_ssh.publish()
+    branches = run("git", "branch", "--format=%(refname)", cwd=over_ssh.deployment.upstream).stdout
+    assert branches == "refs/heads/main\n"
+
+
+def test_who_commits_can_be_said(over_ssh: Publishing, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GIT_COMMITTER_NAME", "Builder")
+    monkeypatch.setenv("GIT_COMMITTER_EMAIL", "builder@example.org")
+    over_ssh.publish()
+    assert over_ssh.newest("%cn <%ce>") == "Builder <builder@example.org>"
+
+
+def test_the_images_that_are_there_are_not_fetched(publishing: Publishing) -> None:
+    deployment = publishing.deployment
+    run("git", "config", "uploadpack.allowFilter", "true", cwd=deployment.upstream)
+    deployment.bring({f"hvt/{number:040x}/www.hvt": os.urandom(1 << 20) for number in range(4)})
+    publishing.site.put("mirage-hooks", '#!/bin/sh\ndu -sk "$2" >>CALLS\n')
+    run("make", "configure.xen", "build", cwd=publishing.site.folder)
     publishing.publish()
-    assert list(publishing.temporary.iterdir()) == []
+    assert int(publishing.site.calls()[-1].split()[0]) < 1024
 
 
 @pytest.mark.parametrize(
     ("name", "value", "said"),
     [
         ("DEPLOYMENT_KEY", "bm8ga2V5Cg==", "Permission denied"),
-        ("DEPLOYMENT_KEY", "no base64!", "invalid input"),
+        ("DEPLOYMENT_KEY", "no base64!", "DEPLOYMENT_KEY is not one line as base64 -w 0 makes it"),
         ("DEPLOYMENT_KEY", "", "DEPLOYMENT_KEY: parameter not set"),
         ("DEPLOYMENT_HOST", "example.org ssh-ed25519 AAAA", "Host key verification failed"),
         ("DEPLOYMENT_URL", "ssh://127.0.0.1:1/deployment.git", "Connection refused"),
     ],
 )
 def test_what_gets_ci_nowhere_fails_the_job_and_leaves_nothing(
-    publishing: Publishing,
+    over_ssh: Publishing,
     monkeypatch: pytest.MonkeyPatch,
     name: str,
     value: str,
     said: str,
 ) -> None:
     monkeypatch.setenv(name, value)
-    done = publishing.publish()
+    done = over_ssh.publish()
     assert said in done.stderr
-    assert (done.returncode != 0, publishing.newest()) == (True, "a site Tester\n")
-    assert list(publishing.temporary.iterdir()) == []
+    assert (done.returncode != 0, over_ssh.deployment.count()) == (True, 0)
+    assert list(over_ssh.temporary.iterdir()) == []
 
 
-def test_no_output_has_the_key(publishing: Publishing, monkeypatch: pytest.MonkeyPatch) -> None:
-    key = os.environ["DEPLOYMENT_KEY"]
-    monkeypatch.setenv("DEPLOYMENT_HOST", "example.org ssh-ed25519 AAAA")
-    done = publishing.publish()
-    assert key not in done.stdout + done.stderr
+def test_a_job_that_is_cancelled_leaves_no_key_behind(over_ssh: Publishing) -> None:
+    over_ssh.site.put("mirage-hooks", "#!/bin/sh\necho reached >>CALLS\nexec sleep 60\n")
+    going_on = subprocess.Popen(PUBLISH.split(), cwd=over_ssh.site.folder, start_new_session=True)
+    wait_for(lambda: "reached" in over_ssh.site.calls(), 30)
+    (work,) = over_ssh.temporary.iterdir()
+    assert stat.S_IMODE((work / "key").stat().st_mode) == 0o600
+    os.killpg(going_on.pid, signal.SIGTERM)
+    assert going_on.wait(10) != 0
+    assert list(over_ssh.temporary.iterdir()) == []
+
+
+@pytest.mark.parametrize("shell", ["sh -x", "bash -xv"])
+@pytest.mark.parametrize("host", [None, "example.org ssh-ed25519 AAAA"], ids=["works", "fails"])
+def test_no_log_has_the_key_even_if_it_is_traced(
+    over_ssh: Publishing, monkeypatch: pytest.MonkeyPatch, shell: str, host: str | None
+) -> None:
+    if host is not None:
+        monkeypatch.setenv("DEPLOYMENT_HOST", host)
+    done = run(*shell.split(), "ci/publish.sh", cwd=over_ssh.site.folder, check=False)
+    key = base64.b64decode(os.environ["DEPLOYMENT_KEY"]).decode()
+    said = done.stdout + done.stderr
+    assert (os.environ["DEPLOYMENT_KEY"] in said, key.splitlines()[1] in said) == (False, False)
+    assert (done.returncode == 0) == (host is None)
+
+
+def test_neither_the_environment_nor_the_arguments_of_what_it_runs_have_the_key(
+    over_ssh: Publishing,
+) -> None:
+    listing = "{ env; cat /proc/[0-9]*/cmdline 2>/dev/null; } >>CALLS"
+    over_ssh.site.put("mirage-hooks", f"#!/bin/sh\n{listing}\n:\n")
+    assert over_ssh.publish().returncode == 0
+    listed = over_ssh.site.log.read_bytes().decode(errors="replace")
+    assert ("DEPLOYMENT_HOST" in listed, os.environ["DEPLOYMENT_KEY"] in listed) == (True, False)
