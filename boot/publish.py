@@ -25,9 +25,8 @@ from mirage_hooks.boot import (
     remote,
     targets,
 )
-from mirage_hooks.boot.artifact import Missing
 from mirage_hooks.boot.console import date
-from mirage_hooks.boot.errors import ConfigError, HostError, ImageError, RepositoryError
+from mirage_hooks.boot.errors import ConfigError, Error, HostError
 from mirage_hooks.boot.guest import Target, check_name, short
 from mirage_hooks.boot.host import Limits
 from mirage_hooks.boot.pack import pack
@@ -215,7 +214,7 @@ class _Publisher:
             if blob.oid not in self.digests:
                 there = unpack(blob, self.folder / "there", _LIMIT)
                 self.digests[blob.oid] = there.sha256
-        except (Missing, ImageError, RepositoryError):  # it is made good by this one
+        except Error:  # it is made good by this one
             return None
         return blob.path if self.digests[blob.oid] == self.image.sha256 else None
 

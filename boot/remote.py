@@ -31,6 +31,10 @@ _RACE = re.compile(
 )
 _GONE = re.compile(r"couldn't find remote ref", re.IGNORECASE)
 
+# By default git sends files again that are there under another name (git-config(1)): whole images,
+# which a partial clone would have to fetch for that.
+_LEAST = ("-c", "pack.useSparse=false")
+
 _MENDED = "nothing is published; once that is mended, run the job again"
 
 
@@ -81,7 +85,7 @@ class Branch:
         name = f"refs/heads/{self.name}"
         lease = f"--force-with-lease={name}:{tip or ''}"
         options = ("--porcelain", "--recurse-submodules=no", lease)
-        code, said = self._git("push", *options, self.remote, f"{commit}:{name}")
+        code, said = self._git(*_LEAST, "push", *options, self.remote, f"{commit}:{name}")
         if code == 0:
             return None
         return Refused(_RACE.search(said) is not None, self._away("is not taken by", code, said))

@@ -238,6 +238,14 @@ def test_guests_that_share_a_pointer_keep_their_images(job: Publisher) -> None:
     assert f"unix/{FIRST}/api.unix.bz2" in job.paths()
 
 
+def test_what_they_have_is_not_sent_again(job: Publisher) -> None:
+    run("git", "config", "receive.unpackLimit", "1", cwd=job.upstream)
+    for number, guest in enumerate(("api", "www"), 1):
+        job.publish(guest=guest, content=SCRIPT + os.urandom(1 << 18), commit=f"{number:040x}")
+    packs = (job.upstream / "objects" / "pack").glob("*.pack")
+    assert all(pack.stat().st_size < 3 << 17 for pack in packs)
+
+
 def test_what_the_manifest_has_behind_the_pointer_goes_along(job: Publisher) -> None:
     table = DESCRIBED + '[guest.api]\ntarget = "unix"\nimage = "unix/{latest}/sub/api"\n'
     job.bring({"mirage-hooks.toml": table, "unix/old/sub/api": "#!/bin/sh\n", "unix/latest": "old"})
@@ -275,6 +283,14 @@ def test_an_image_that_is_lost_or_broken_is_no_obstacle(job: Publisher) -> None:
     job.bring({"unix/latest": SECOND, f"unix/{THIRD}/api.unix.bz2": "broken"})
     job.publish()
     assert job.text("unix/latest") == f"{FIRST}\n"
+
+
+def test_an_image_that_this_clone_cannot_read_is_not_left_behind(job: Publisher) -> None:
+    job.publish(guest="api", content=other(1))
+    oid = artifact.locate(job.tip, "unix/{latest}/api.unix.bz2").blob.oid
+    (job.clone / ".git" / "objects" / oid[:2] / oid[2:]).unlink()
+    job.publish(commit=SECOND, check=False)
+    assert bz2.decompress(located(job, "unix/{latest}/api.unix.bz2")) == other(1)
 
 
 @pytest.mark.parametrize("image", ["", "broken"])
