@@ -288,7 +288,7 @@ def publishing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> Publishing:
     """A job whose site is at a commit, on no branch."""
-    made = Publishing(unprepared, job, tmp_path / "temporary")
+    made = Publishing(unprepared, job, tmp_path / "a temporary folder")
     made.temporary.mkdir()
     unprepared.put("mirage", leaving(built.image("xen-pvh")))
     (unprepared.programs / "mirage-hooks").symlink_to(COMMAND)
@@ -377,6 +377,21 @@ def test_nor_does_another_branch(
 def test_the_key_of_the_environment_opens_the_way(over_ssh: Publishing) -> None:
     done = over_ssh.publish()
     assert (done.returncode, over_ssh.deployment.count()) == (0, 1), done.stderr
+
+
+def test_the_next_push_publishes_beside_what_is_there(publishing: Publishing, built: Built) -> None:
+    deployment, site = publishing.deployment, publishing.site
+    run("git", "config", "uploadpack.allowFilter", "true", cwd=deployment.upstream)
+    for page in ("one", "two"):
+        site.put("mirage", leaving(built.image("xen-pvh", page)))
+        run("git", "commit", "-q", "--allow-empty", "-m", page, cwd=site.folder)
+        run("make", "configure.xen", "build", cwd=site.folder)
+        done = publishing.publish()
+        assert done.returncode == 0, done.stderr
+        folder = f"xen/{deployment.text('xen/latest').strip()}"
+        if page == "one":
+            deployment.bring({f"{folder}/api.xen": os.urandom(1 << 20)})
+    assert {f"{folder}/www.xen.bz2", f"{folder}/api.xen"} < set(deployment.paths())
 
 
 def test_a_publish_leaves_no_key_behind(over_ssh: Publishing) -> None:

@@ -20,8 +20,8 @@ printf '%s' "$DEPLOYMENT_KEY" | base64 -d >"$work/key" || {
 }
 printf '%s\n' "$DEPLOYMENT_HOST" >"$work/known_hosts"
 unset DEPLOYMENT_KEY
-export GIT_SSH_COMMAND="ssh -F /dev/null -i $work/key -o IdentitiesOnly=yes -o BatchMode=yes \
--o ConnectTimeout=30 -o StrictHostKeyChecking=yes -o UserKnownHostsFile=$work/known_hosts"
+export GIT_SSH_COMMAND="ssh -F /dev/null -i '$work/key' -o IdentitiesOnly=yes -o BatchMode=yes \
+-o ConnectTimeout=30 -o StrictHostKeyChecking=yes -o 'UserKnownHostsFile=\"$work/known_hosts\"'"
 
 if ! command -v mirage-hooks >/dev/null; then
     as_root=
@@ -37,8 +37,8 @@ GIT_AUTHOR_EMAIL=$(git log -1 --format=%ae)
 : "${GIT_COMMITTER_NAME:=CI}" "${GIT_COMMITTER_EMAIL:=ci@localhost}"
 export GIT_AUTHOR_NAME GIT_AUTHOR_EMAIL GIT_COMMITTER_NAME GIT_COMMITTER_EMAIL
 
-# No image comes along: publishing needs none, but for the newest one of this guest. Of an empty repository not
-# every server says what its branch is to be called.
-git -c init.defaultBranch=main clone --quiet --depth 1 --filter=blob:none --no-checkout \
+# Images stay where they are, if the server can do that. Of an empty repository not every server says what its
+# branch is to be called.
+git -c init.defaultBranch=main clone --quiet --depth 1 --filter=blob:limit=64k --no-checkout \
     "$DEPLOYMENT_URL" "$work/deployment"
 make --no-print-directory publish DEPLOYMENT="$work/deployment"
