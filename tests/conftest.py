@@ -22,7 +22,7 @@ from namespace import Namespace, network_namespace
 from networked import NetSite, networked
 from practice import Practice, Took
 from publisher import Publisher, make_publisher, make_upstream
-from site_copy import SiteCopy, copy_site
+from site_copy import APT, OPAM, SUDO, SiteCopy, copy_site
 from ssh_server import ssh_server
 from support import GUESTS, Site, leave, leave_state, make_site, run
 
@@ -147,6 +147,14 @@ def copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SiteCopy:
     for name in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS", "ADDR", "MASK", "GWS", "TLS", "DEPLOYMENT"):
         monkeypatch.delenv(name, raising=False)
     return made
+
+
+@pytest.fixture
+def unprepared(copied: SiteCopy) -> SiteCopy:
+    """A copy of contrib/site on a machine where nothing is installed, as far as it can see."""
+    for name, text in {"opam": OPAM, "apt-get": APT, "sudo": SUDO}.items():
+        copied.put(name, text)
+    return copied
 
 
 @pytest.fixture

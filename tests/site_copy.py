@@ -26,6 +26,18 @@ for folder; do :; done
 mkdir -p "$folder" && echo page >"$folder/index.html"
 """
 
+# Opam and Debian's packages are not installed: how they are called is recorded.
+OPAM = """\
+#!/bin/sh
+echo "opam $*" >>CALLS
+case $* in
+"exec -- "*) shift 2 && exec "$@" ;;
+"switch set "*) exit 5 ;;
+esac
+"""
+APT = '#!/bin/sh\necho "apt-get $*" >>CALLS\n'
+SUDO = '#!/bin/sh\nexec "$@"\n'
+
 RECORDER = '#!/bin/sh\necho "$(basename "$0") $*" >>CALLS\n'
 
 
