@@ -95,6 +95,9 @@ def over_ssh(
     return publishing
 
 
+# When.
+
+
 @each
 def test_a_push_to_main_publishes_what_was_built(
     system: System, publishing: Publishing, monkeypatch: pytest.MonkeyPatch
@@ -144,9 +147,7 @@ def test_nor_does_another_branch(
     assert "runs this for branch topic: only main is published" in refused(publishing)
 
 
-def test_the_key_of_the_environment_opens_the_way(over_ssh: Publishing) -> None:
-    done = over_ssh.publish()
-    assert (done.returncode, over_ssh.deployment.count()) == (0, 1), done.stderr
+# What, and by whom.
 
 
 def test_the_next_push_publishes_beside_what_is_there(publishing: Publishing, built: Built) -> None:
@@ -162,11 +163,6 @@ def test_the_next_push_publishes_beside_what_is_there(publishing: Publishing, bu
         if page == "one":
             deployment.bring({f"{folder}/api.xen": os.urandom(1 << 20)})
     assert {f"{folder}/www.xen.bz2", f"{folder}/api.xen"} < set(deployment.paths())
-
-
-def test_a_publish_leaves_no_key_behind(over_ssh: Publishing) -> None:
-    over_ssh.publish()
-    assert list(over_ssh.temporary.iterdir()) == []
 
 
 def forget() -> None:
@@ -204,6 +200,19 @@ def test_the_images_that_are_there_are_not_fetched(publishing: Publishing) -> No
     run("make", "configure.xen", "build", cwd=publishing.site.folder)
     publishing.publish()
     assert int(publishing.site.calls()[-1].split()[0]) < 1024
+
+
+# With which key.
+
+
+def test_the_key_of_the_environment_opens_the_way(over_ssh: Publishing) -> None:
+    done = over_ssh.publish()
+    assert (done.returncode, over_ssh.deployment.count()) == (0, 1), done.stderr
+
+
+def test_a_publish_leaves_no_key_behind(over_ssh: Publishing) -> None:
+    over_ssh.publish()
+    assert list(over_ssh.temporary.iterdir()) == []
 
 
 @pytest.mark.parametrize(
