@@ -41,6 +41,11 @@ SUDO = '#!/bin/sh\nexec "$@"\n'
 RECORDER = '#!/bin/sh\necho "$(basename "$0") $*" >>CALLS\n'
 
 
+def page_manifest() -> str:
+    """Return the manifest that the site's page has for the deployment repository."""
+    return (SITE / "README.md").read_text().partition("```toml\n")[2].partition("```")[0]
+
+
 def leaving(image: Path) -> str:
     """Return MIRAGE with an image to leave."""
     return MIRAGE.replace("htdocs/index.html", str(image))

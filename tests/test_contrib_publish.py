@@ -17,8 +17,9 @@ import pytest
 
 from ci_files import PUBLISH, System, each
 from guests_built import Built
+from mirage_hooks.boot import artifact
 from publisher import Publisher
-from site_copy import SiteCopy, leaving
+from site_copy import SiteCopy, leaving, page_manifest
 from support import COMMAND, run, wait_for
 
 
@@ -148,6 +149,14 @@ def test_nor_does_another_branch(
 
 
 # What, and by whom.
+
+
+def test_it_is_what_the_manifest_of_the_sites_page_has(publishing: Publishing) -> None:
+    publishing.deployment.bring({"mirage-hooks.toml": page_manifest()})
+    run("make", "configure.xen", "build", cwd=publishing.site.folder)
+    done = publishing.publish()
+    assert done.returncode == 0, done.stderr
+    assert artifact.locate(publishing.deployment.tip, "xen/{latest}/www.xen.bz2")
 
 
 def test_the_next_push_publishes_beside_what_is_there(publishing: Publishing, built: Built) -> None:
