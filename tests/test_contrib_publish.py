@@ -6,7 +6,9 @@ What builds an image is a recorder, which leaves one; `mirage-hooks`, git and ss
 import base64
 import getpass
 import os
+import shutil
 import signal
+import socket
 import stat
 import subprocess
 from collections.abc import Mapping
@@ -245,6 +247,19 @@ def test_what_gets_ci_nowhere_fails_the_job_and_leaves_nothing(
     done = over_ssh.publish()
     assert said in done.stderr
     assert (done.returncode != 0, over_ssh.deployment.count()) == (True, 0)
+    assert list(over_ssh.temporary.iterdir()) == []
+
+
+def test_a_server_that_never_answers_ends_the_job_in_time_which_is_shortened_here(
+    over_ssh: Publishing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = shutil.which("timeout")
+    over_ssh.site.put("timeout", f'#!/bin/sh\necho "$2" >>CALLS\nshift 2\nexec {real} 1 "$@"\n')
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        url = f"http://127.0.0.1:{server.getsockname()[1]}/deployment.git"
+        monkeypatch.setenv("DEPLOYMENT_URL", url)
+        done = over_ssh.publish()
+    assert (done.returncode, over_ssh.site.calls()[-1]) == (124, "300")
     assert list(over_ssh.temporary.iterdir()) == []
 
 

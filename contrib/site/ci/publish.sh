@@ -39,6 +39,6 @@ export GIT_AUTHOR_NAME GIT_AUTHOR_EMAIL GIT_COMMITTER_NAME GIT_COMMITTER_EMAIL
 
 # Images stay where they are, if the server can do that. Of an empty repository not every server says what its
 # branch is to be called.
-git -c init.defaultBranch=main clone --quiet --depth 1 --filter=blob:limit=64k --no-checkout \
-    "$DEPLOYMENT_URL" "$work/deployment"
+timeout --foreground 300 git -c init.defaultBranch=main \
+    clone --quiet --depth 1 --filter=blob:limit=64k --no-checkout "$DEPLOYMENT_URL" "$work/deployment"
 make --no-print-directory publish DEPLOYMENT="$work/deployment"
