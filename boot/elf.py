@@ -4,16 +4,31 @@ import platform
 import struct
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 import msgspec
-from elftools.elf.elffile import ELFFile
 
 from mirage_hooks.boot.errors import ImageError
 from mirage_hooks.boot.guest import Target, XenMode
 from mirage_hooks.boot.image import Image
 
-_MACHINES = {"x86_64": "EM_X86_64", "aarch64": "EM_AARCH64"}
+# elf(5): after the magic, how wide words are and in which order; type and machine have one place in
+# either width, the rest is laid out so in 64 bit files. Machines have the names of uname(2).
+_BITS = {1: 32, 2: 64}
+_ORDERS = {1: "<", 2: ">"}
+_TYPE_AND_MACHINE = "16xHH"
+_HEADER = "32xQQ4x2xHHHHH"
+_MACHINES = {
+    3: "i386",
+    21: "ppc64",
+    22: "s390x",
+    40: "arm",
+    62: "x86_64",
+    183: "aarch64",
+    243: "riscv64",
+}
+_PROGRAMS = {2, 3}
+_OTHERS = {1: "an object file", 4: "a core dump"}
 
 # Solo5's elf_abi.h: the note of owner "Solo5" and type "ABI1" starts with the target's number
 # and the version of its ABI.
@@ -49,6 +64,17 @@ _MOST_SECTIONS = 1 << 10
 _MOST_OFFSET = 1 << 40
 
 
+class _Header(NamedTuple):
+    order: str
+    segments_at: int
+    sections_at: int
+    segment_size: int
+    segments: int
+    section_size: int
+    sections: int
+    names: int
+
+
 class _Segment(msgspec.Struct, frozen=True):
     kind: int
     offset: int
@@ -69,24 +95,14 @@ def inspect(path: Path) -> Image:
             raise ImageError(f"it is neither an ELF file nor a script: it starts with {start!r}")
         try:
             return _inspect_elf(file)
-        except ImageError:
-            raise
-        # pyelftools checks little before it reads: what a damaged file makes of it is any error.
-        except Exception as error:
-            raise ImageError(f"it is a damaged ELF file: {error or type(error).__name__}") from None
+        except struct.error as error:
+            raise ImageError(f"it is a damaged ELF file: {error}") from None
 
 
 def _inspect_elf(file: BinaryIO) -> Image:
-    elf = ELFFile(file)
-    machine, wanted = elf["e_machine"], _MACHINES.get(platform.machine())
-    if elf.elfclass != 64 or machine != wanted:
-        raise ImageError(
-            f"it is for another machine: {elf.elfclass} bit {machine}; this host is 64 bit {wanted}"
-        )
-    if elf["e_type"] not in {"ET_EXEC", "ET_DYN"}:
-        raise ImageError(f"it is an ELF file, but no program: its type is {elf['e_type']}")
+    elf = _header(file)
     size = file.seek(0, 2)
-    if elf["e_phnum"] > _MOST_SEGMENTS:
+    if elf.segments > _MOST_SEGMENTS:
         raise ImageError("it has more segments than any unikernel: it is not looked at")
     segments = list(_segments(elf, file))
     if not any(segment.kind == _PT_LOAD for segment in segments):
@@ -106,28 +122,40 @@ def _inspect_elf(file: BinaryIO) -> Image:
     return msgspec.structs.replace(image, end=max(loaded))
 
 
-# By hand, not by pyelftools: to that, a dynamic segment is a reason to go through all sections, and
-# what a note says of its own size a reason to read so much.
+def _header(file: BinaryIO) -> _Header:
+    """Return the header of a program for this host."""
+    start = _read(file, 0, struct.calcsize("<" + _HEADER)).ljust(6)
+    bits, order = _BITS.get(start[4]), _ORDERS.get(start[5])
+    if bits is None or order is None:
+        raise ImageError("it is a damaged ELF file: no word says how wide its words are")
+    kind, number = struct.unpack_from(order + _TYPE_AND_MACHINE, start)
+    machine, wanted = _MACHINES.get(number, f"machine {number}"), platform.machine()
+    if bits != 64 or machine != wanted:
+        raise ImageError(
+            f"it is for another machine: {bits} bit {machine}; this host is 64 bit {wanted}"
+        )
+    if kind not in _PROGRAMS:
+        other = _OTHERS.get(kind, f"of type {kind}")
+        raise ImageError(f"it is an ELF file, but no program: {other}")
+    return _Header(order, *struct.unpack(order + _HEADER, start))
 
 
-def _segments(elf: ELFFile, file: BinaryIO) -> Iterator[_Segment]:
-    layout = struct.Struct(("<" if elf.little_endian else ">") + _SEGMENT)
-    step = elf["e_phentsize"]
-    if elf["e_phnum"] and step < layout.size:
+def _segments(elf: _Header, file: BinaryIO) -> Iterator[_Segment]:
+    layout = struct.Struct(elf.order + _SEGMENT)
+    step = elf.segment_size
+    if elf.segments and step < layout.size:
         raise ImageError(f"it is a damaged ELF file: a program header of {step} bytes")
-    file.seek(elf["e_phoff"])
-    table = file.read(step * elf["e_phnum"])
-    for at in range(0, step * elf["e_phnum"], step or 1):
+    table = _read(file, elf.segments_at, step * elf.segments)
+    for at in range(0, step * elf.segments, step or 1):
         kind, _, offset, address, _, size, in_memory, _ = layout.unpack_from(table, at)
         yield _Segment(kind, offset, size, address + in_memory)
 
 
-def _identify(elf: ELFFile, file: BinaryIO, segments: list[_Segment]) -> Image:
+def _identify(elf: _Header, file: BinaryIO, segments: list[_Segment]) -> Image:
     """Return what the notes say that an image is: for `unix`, nothing."""
     image, manifest, modes = Image("unix"), b"", set[XenMode]()
     for segment in segments:
-        file.seek(segment.offset)
-        for owner, kind, content in _notes(elf, file.read(segment.size)):
+        for owner, kind, content in _notes(elf, _read(file, segment.offset, segment.size)):
             if owner == b"Solo5" and kind == _SOLO5_ABI:
                 image = _solo5(content)
             elif owner == b"Solo5" and kind == _SOLO5_MANIFEST:
@@ -139,24 +167,27 @@ def _identify(elf: ELFFile, file: BinaryIO, segments: list[_Segment]) -> Image:
     return msgspec.structs.replace(image, devices=devices, modes=tuple(sorted(modes)))
 
 
-def _has_xen_section(elf: ELFFile, file: BinaryIO) -> bool:
+def _has_xen_section(elf: _Header, file: BinaryIO) -> bool:
     """Whether a section is named as those that Xen's builder looked for before there were notes.
 
-    By hand, too: what a damaged table of sections says is nothing that makes an image.
+    What a damaged table of sections says is nothing that makes an image.
     """
-    count, step, names = elf["e_shnum"], elf["e_shentsize"], elf["e_shstrndx"]
-    layout = struct.Struct("<IIQQQQ")
-    if not 0 < names < count <= _MOST_SECTIONS or step < layout.size or not elf.little_endian:
+    count, step = elf.sections, elf.section_size
+    layout = struct.Struct(elf.order + "IIQQQQ")
+    if not 0 < elf.names < count <= _MOST_SECTIONS or step < layout.size:
         return False
-    file.seek(elf["e_shoff"])
-    table = file.read(step * count)
+    table = _read(file, elf.sections_at, step * count)
     if len(table) < step * count:
         return False
-    _, _, _, _, at, size = layout.unpack_from(table, step * names)
-    file.seek(min(at, _MOST_OFFSET))
-    texts = file.read(min(size, _MOST_NOTES))
+    _, _, _, _, at, size = layout.unpack_from(table, step * elf.names)
+    texts = _read(file, at, min(size, _MOST_NOTES))
     starts = (layout.unpack_from(table, step * number)[0] for number in range(count))
     return any(texts[start:].startswith(_XEN_SECTION + b"\0") for start in starts)
+
+
+def _read(file: BinaryIO, at: int, size: int) -> bytes:
+    file.seek(min(at, _MOST_OFFSET))
+    return file.read(size)
 
 
 def _solo5(content: bytes) -> Image:
@@ -194,9 +225,9 @@ def _manifest(content: bytes) -> dict[str, str]:
     return devices
 
 
-def _notes(elf: ELFFile, data: bytes) -> Iterator[tuple[bytes, int, bytes]]:
+def _notes(elf: _Header, data: bytes) -> Iterator[tuple[bytes, int, bytes]]:
     """Yield owner, type and contents of the notes of a segment: all three are 4-byte aligned."""
-    layout = struct.Struct(("<" if elf.little_endian else ">") + _NOTE)
+    layout = struct.Struct(elf.order + _NOTE)
     at = 0
     while at + layout.size <= len(data):
         named, held, kind = layout.unpack_from(data, at)

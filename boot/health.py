@@ -1,13 +1,12 @@
 """Checks: is the generation that was fired healthy?"""
 
 import contextlib
-import http.client
 import socket
-import ssl
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from mirage_hooks.boot import sockets
@@ -17,6 +16,9 @@ from mirage_hooks.boot.errors import HostError
 from mirage_hooks.boot.expect import Expectation
 from mirage_hooks.boot.guest import Check, seconds, split_address, split_url
 from mirage_hooks.boot.ping import ping
+
+if TYPE_CHECKING:
+    from http.client import HTTPConnection
 
 # One try of a check takes no longer, seconds; `within` bounds them all together.
 _TRY_SECONDS = 2.0
@@ -166,8 +168,12 @@ def _tcp(host: str, port: int, left: float) -> str | None:
 
 def _http(url: str, left: float) -> str | None:
     """Ask for a page; a certificate is not verified: it is the guest that is asked about."""
+    # With TLS that is a tenth of what a converge loads, for those that have such a check.
+    import http.client  # noqa: PLC0415
+    import ssl  # noqa: PLC0415
+
     parts = urlsplit(url)
-    connection: http.client.HTTPConnection
+    connection: HTTPConnection
     if parts.scheme == "https":
         context = ssl._create_unverified_context()  # noqa: S323
         connection = http.client.HTTPSConnection(parts.netloc, timeout=left, context=context)
@@ -188,7 +194,7 @@ def _http(url: str, left: float) -> str | None:
     return None if status < 400 else f"{url} answered {status}, and nothing better"
 
 
-def _cut(connection: http.client.HTTPConnection) -> None:
+def _cut(connection: "HTTPConnection") -> None:
     with contextlib.suppress(OSError, AttributeError):  # it may have closed itself meanwhile
         connection.sock.shutdown(socket.SHUT_RDWR)
 

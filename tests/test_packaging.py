@@ -22,7 +22,7 @@ ALLOWED = {
 }
 
 # What costs a process that stays in memory, or a hook that git waits for, too much.
-HEAVY = {"psutil", "git", "gitdb", "msgspec", "click", "rich", "pyroute2", "elftools", "tomlkit"}
+HEAVY = {"psutil", "git", "gitdb", "msgspec", "click", "rich", "pyroute2", "tomlkit"}
 
 LIST_MODULES = "import json, sys; print(json.dumps(sorted(sys.modules)))"
 SOURCES = sorted(path for layer in LAYERS for path in (ROOT / layer).rglob("*.py"))

@@ -298,7 +298,7 @@ def test_what_is_neither_elf_nor_a_script_is_refused(image: Path, data: bytes) -
 
 def test_a_program_for_another_machine_is_refused(image: Path, program: bytes) -> None:
     image.write_bytes(patch(program, "<H", at=E_MACHINE, value=243))
-    with pytest.raises(ImageError, match="it is for another machine: 64 bit EM_RISCV; this host"):
+    with pytest.raises(ImageError, match="it is for another machine: 64 bit riscv64; this host"):
         inspect(image)
 
 
@@ -313,19 +313,19 @@ def test_a_32_bit_program_is_refused(image: Path) -> None:
     header = struct.pack("<HHIIIIIHHHHHH", 2, 3, 1, 0x8048000, 52, 0, 0, 52, 32, 1, 40, 0, 0)
     load = struct.pack("<IIIIIIII", PT_LOAD, 0, 0x8048000, 0x8048000, 84, 84, 5, 0x1000)
     image.write_bytes(ident + header + load)
-    with pytest.raises(ImageError, match="it is for another machine: 32 bit EM_386; this host"):
+    with pytest.raises(ImageError, match="it is for another machine: 32 bit i386; this host"):
         inspect(image)
 
 
 def test_an_object_file_is_refused(image: Path) -> None:
     compile_c(image, "int main(void) { return 0; }\n", "-c")
-    with pytest.raises(ImageError, match="no program: its type is ET_REL"):
+    with pytest.raises(ImageError, match="no program: an object file"):
         inspect(image)
 
 
 def test_a_core_dump_is_refused(image: Path, program: bytes) -> None:
     image.write_bytes(patch(program, "<H", at=E_TYPE, value=4))
-    with pytest.raises(ImageError, match="no program: its type is ET_CORE"):
+    with pytest.raises(ImageError, match="no program: a core dump"):
         inspect(image)
 
 

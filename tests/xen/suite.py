@@ -89,8 +89,8 @@ def _test_rebooted(host: Host) -> int:
 
 
 def _pytest(host: Host, tests: str, *arguments: str) -> int:
-    results = f"--junitxml={tests}.xml"
-    return _in(host, "pytest", "-m", "xen", results, *arguments, f"tests/xen/{tests}")
+    results = (f"--junitxml={tests}.xml", "-o", "junit_family=xunit1")  # which has properties
+    return _in(host, "pytest", "-m", "xen", *results, *arguments, f"tests/xen/{tests}")
 
 
 def _in(host: Host, *command: str) -> int:

@@ -52,7 +52,7 @@ def test_a_pull_replaces_the_domain(deployed: Practice, took: Took) -> None:
 
 
 def test_a_guest_that_crashes_is_booted_again(deployed: Practice, took: Took) -> None:
-    template = XL_CONF_IN.format(address=deployed.address, page="two crash-after=8000")
+    template = XL_CONF_IN.format(address=deployed.address, page="two crash-after=15000")
     deployed.commit(template)
     deployed.pull()
     crashing = live(deployed)
