@@ -57,8 +57,7 @@ _CAUSES = (
         "name another: git branch --set-upstream-to, and mirage-hooks install --branch",
     ),
     _Cause(
-        # The last is of a ref: there git does not say why.
-        "No space left on device|Disk quota exceeded|couldn't write '.*\\.lock'",
+        "No space left on device|Disk quota exceeded",
         "the disk is full",
         "free some space; the next poll tries again",
     ),
@@ -77,6 +76,12 @@ _CAUSES = (
         "not appear to be a git repository|[Nn]ot found|does not exist",
         "there is no such repository",
         "has it moved? git remote -v shows where it was; git remote set-url corrects that",
+    ),
+    _Cause(
+        # Of a ref git does not say why.
+        "couldn't write '.*\\.lock'",
+        "the disk is full",
+        "free some space; the next poll tries again",
     ),
     _Cause(
         "\\.lock'|cannot lock ref",
