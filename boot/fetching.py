@@ -78,6 +78,12 @@ _CAUSES = (
         "has it moved? git remote -v shows where it was; git remote set-url corrects that",
     ),
     _Cause(
+        # Of a ref git does not say why.
+        "couldn't write '.*\\.lock'",
+        "the disk is full",
+        "free some space; the next poll tries again",
+    ),
+    _Cause(
         "\\.lock'|cannot lock ref",
         "another git is at work here, or was killed at it",
         "if none is, remove the file that git names",

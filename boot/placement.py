@@ -12,9 +12,9 @@ from dataclasses import dataclass
 
 from mirage_hooks.boot import artifact, convention, manifest, provenance
 from mirage_hooks.boot.artifact import Artifact, Missing
-from mirage_hooks.boot.errors import ConfigError, Error, RepositoryError
+from mirage_hooks.boot.errors import ConfigError, RepositoryError
 from mirage_hooks.boot.guest import Guest, Target
-from mirage_hooks.boot.revision import Revision
+from mirage_hooks.boot.revision import Revision, UnreadableError
 
 _CHECKSUM_BYTES = 1 << 14
 _DEFAULT = "bzip2"
@@ -121,11 +121,15 @@ def carried(
 
 
 def _located(revision: Revision, guest: Guest) -> Artifact | None:
+    """Return what an image path leads to, None for nothing that could serve.
+
+    Raises Error where nobody can tell: what cannot be read here may serve, and is not left behind.
+    """
     try:
         return artifact.locate(revision, guest.image)
-    except Missing:
-        return None
-    except Error:  # it is broken as it is, and stays so
+    except UnreadableError:
+        raise
+    except (Missing, RepositoryError):  # it is broken as it is, and stays so
         return None
 
 

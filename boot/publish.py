@@ -25,9 +25,8 @@ from mirage_hooks.boot import (
     remote,
     targets,
 )
-from mirage_hooks.boot.artifact import Missing
 from mirage_hooks.boot.console import date
-from mirage_hooks.boot.errors import ConfigError, HostError, ImageError, RepositoryError
+from mirage_hooks.boot.errors import ConfigError, Error, HostError
 from mirage_hooks.boot.guest import Target, check_name, short
 from mirage_hooks.boot.host import Limits
 from mirage_hooks.boot.pack import pack
@@ -150,7 +149,7 @@ class _Publisher:
         tip = branch.fetch()
         while True:
             made = self._commit(tip, branch.name)
-            refused = branch.push(made.commit) if made.commit is not None else None
+            refused = branch.push(made.commit, tip) if made.commit is not None else None
             if refused is None:
                 return made
             time.sleep(random.uniform(0, pause))  # noqa: S311 - no secret
@@ -158,8 +157,9 @@ class _Publisher:
             before, tip = tip, branch.fetch()
             if tip is not None and self.repository.is_ancestor(str(made.commit), tip):
                 return made  # it was taken, and the answer got lost
+            is_gone = tip is None and before is not None
             has_moved = tip != before or refused.may_be_race
-            if not has_moved or time.monotonic() > deadline:
+            if is_gone or not has_moved or time.monotonic() > deadline:
                 raise refused.error
             say(f"{branch.name} has moved meanwhile: tried again on {short(tip or 'nothing')}")
 
@@ -214,7 +214,7 @@ class _Publisher:
             if blob.oid not in self.digests:
                 there = unpack(blob, self.folder / "there", _LIMIT)
                 self.digests[blob.oid] = there.sha256
-        except (Missing, ImageError, RepositoryError):  # it is made good by this one
+        except Error:  # it is made good by this one
             return None
         return blob.path if self.digests[blob.oid] == self.image.sha256 else None
 

@@ -31,6 +31,10 @@ _RACE = re.compile(
 )
 _GONE = re.compile(r"couldn't find remote ref", re.IGNORECASE)
 
+# By default git sends files again that are there under another name (git-config(1)): whole images,
+# which a partial clone would have to fetch for that.
+_LEAST = ("-c", "pack.useSparse=false")
+
 _MENDED = "nothing is published; once that is mended, run the job again"
 
 
@@ -72,10 +76,16 @@ class Branch:
             time.sleep(random.uniform(0, 1))  # noqa: S311 - somebody else publishes from here
         raise self._away("cannot be fetched from", code, said)
 
-    def push(self, commit: str) -> Refused | None:
-        """Have it be a commit, with our pre-push hook; return why it is not."""
-        spec = f"{commit}:refs/heads/{self.name}"
-        code, said = self._git("push", "--porcelain", "--recurse-submodules=no", self.remote, spec)
+    def push(self, commit: str, tip: str | None) -> Refused | None:
+        """Have it be a commit, with our pre-push hook; return why it is not.
+
+        It is left alone where it is not at `tip` any more, for None: where it is there. Without
+        that, what was taken back meanwhile would come again, and a branch that was deleted, too.
+        """
+        name = f"refs/heads/{self.name}"
+        lease = f"--force-with-lease={name}:{tip or ''}"
+        options = ("--porcelain", "--recurse-submodules=no", lease)
+        code, said = self._git(*_LEAST, "push", *options, self.remote, f"{commit}:{name}")
         if code == 0:
             return None
         return Refused(_RACE.search(said) is not None, self._away("is not taken by", code, said))

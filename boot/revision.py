@@ -191,9 +191,13 @@ class Revision:
         return self._listings[path]
 
 
-def unreadable(path: str, error: Exception) -> RepositoryError:
+class UnreadableError(RepositoryError):
+    """git cannot read what is in a revision: nobody knows what that holds."""
+
+
+def unreadable(path: str, error: Exception) -> UnreadableError:
     """Return what is raised where git cannot read something."""
-    return RepositoryError(f"git cannot read {path}: {reason(error)}", "run: git fsck")
+    return UnreadableError(f"git cannot read {path}: {reason(error)}", "run: git fsck")
 
 
 def reason(error: Exception) -> str:

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import settings
 
 import real_tenders
+from ci_runs import leave_ci
 from faulty import QUICK, Faulty
 from guests_built import Built, BuiltTarget, Start
 from mirage_hooks.boot import wiring
@@ -21,7 +22,7 @@ from namespace import Namespace, network_namespace
 from networked import NetSite, networked
 from practice import Practice, Took
 from publisher import Publisher, make_publisher, make_upstream
-from site_copy import SiteCopy, copy_site
+from site_copy import APT, OPAM, SUDO, SiteCopy, copy_site
 from ssh_server import ssh_server
 from support import GUESTS, Site, leave, leave_state, make_site, run
 
@@ -132,9 +133,7 @@ def twice(deployed: Site) -> Site:
 @pytest.fixture
 def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Publisher:
     """A job of no CI system known here, with a fresh clone of an empty deployment repository."""
-    own = ("CI_", "GITHUB_", "GITEA_", "FORGEJO_", "GITLAB_", "TRAVIS")
-    for name in [name for name in os.environ if name == "CI" or name.startswith(own)]:
-        monkeypatch.delenv(name)
+    leave_ci(monkeypatch)
     make_upstream(tmp_path)
     return make_publisher(tmp_path)
 
@@ -148,6 +147,14 @@ def copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SiteCopy:
     for name in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS", "ADDR", "MASK", "GWS", "TLS", "DEPLOYMENT"):
         monkeypatch.delenv(name, raising=False)
     return made
+
+
+@pytest.fixture
+def unprepared(copied: SiteCopy) -> SiteCopy:
+    """A copy of contrib/site on a machine where nothing is installed, as far as it can see."""
+    for name, text in {"opam": OPAM, "apt-get": APT, "sudo": SUDO}.items():
+        copied.put(name, text)
+    return copied
 
 
 @pytest.fixture

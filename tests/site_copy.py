@@ -30,7 +30,29 @@ for folder; do :; done
 mkdir -p "$folder" && echo page >"$folder/index.html"
 """
 
+# Opam and Debian's packages are not installed: how they are called is recorded.
+OPAM = """\
+#!/bin/sh
+echo "opam $*" >>CALLS
+case $* in
+"exec -- "*) shift 2 && exec "$@" ;;
+"switch set "*) exit 5 ;;
+esac
+"""
+APT = '#!/bin/sh\necho "apt-get $*" >>CALLS\n'
+SUDO = '#!/bin/sh\nexec "$@"\n'
+
 RECORDER = '#!/bin/sh\necho "$(basename "$0") $*" >>CALLS\n'
+
+
+def page_manifest() -> str:
+    """Return the manifest that the site's page has for the deployment repository."""
+    return (SITE / "README.md").read_text().partition("```toml\n")[2].partition("```")[0]
+
+
+def leaving(image: Path) -> str:
+    """Return MIRAGE with an image to leave."""
+    return MIRAGE.replace("htdocs/index.html", str(image))
 
 
 @dataclass(frozen=True)
@@ -44,6 +66,7 @@ class SiteCopy:
     def put(self, name: str, text: str) -> None:
         """Have a program of this name, which may record to CALLS."""
         path = self.programs / name
+        path.unlink(missing_ok=True)  # not through a link
         path.write_text(text.replace("CALLS", str(self.log)))
         path.chmod(0o755)
 

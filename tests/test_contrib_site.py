@@ -12,7 +12,7 @@ import pytest
 
 from mirage_hooks.boot import manifest
 from mirage_hooks.boot.repository import Repository
-from site_copy import RECORDER, SITE, SiteCopy
+from site_copy import RECORDER, SITE, SiteCopy, page_manifest
 from support import run
 
 STATIC = ("ADDR=192.0.2.10", "MASK=255.255.255.0", "GWS=192.0.2.1")
@@ -242,11 +242,10 @@ def test_a_page_has_its_title_and_its_text(pages: Path) -> None:
 
 
 def test_the_manifest_of_its_page_is_one(folder: Path) -> None:
-    text = (SITE / "README.md").read_text().partition("```toml\n")[2].partition("```")[0]
-    (folder / manifest.NAME).write_text(text)
+    (folder / manifest.NAME).write_text(page_manifest())
     run("git", "add", ".", cwd=folder)
     run("git", "commit", "-qm", "a manifest", cwd=folder)
     guests = manifest.describe(Repository(folder).tip("main"), {})
     assert [(guest.name, guest.image) for guest in guests or ()] == [
-        ("www", "hvt/{latest}/www.hvt.bz2")
+        ("www", "xen/{latest}/www.xen.bz2")
     ]

@@ -2,62 +2,10 @@
 
 import pytest
 
+from ci_runs import FORGEJO, GITHUB, GITLAB, REQUESTS, SHA, SYSTEMS, TRAVIS, WOODPECKER
 from mirage_hooks.boot import ci
 from mirage_hooks.boot.ci import Run
 from mirage_hooks.boot.errors import ConfigError
-
-SHA = "0f" * 20
-
-GITHUB = {
-    "CI": "true",
-    "GITHUB_ACTIONS": "true",
-    "GITHUB_EVENT_NAME": "push",
-    "GITHUB_SHA": SHA,
-    "GITHUB_REF": "refs/heads/main",
-    "GITHUB_REF_NAME": "main",
-    "GITHUB_REF_TYPE": "branch",
-    "GITHUB_HEAD_REF": "",
-    "GITHUB_SERVER_URL": "https://github.com",
-    "GITHUB_REPOSITORY": "me/site",
-    "GITHUB_RUN_ID": "4711",
-    "GITHUB_RUN_NUMBER": "3",
-}
-FORGEJO = {**GITHUB, "GITEA_ACTIONS": "true", "GITHUB_SERVER_URL": "https://code.example.org"}
-GITLAB = {
-    "CI": "true",
-    "GITLAB_CI": "true",
-    "CI_PIPELINE_SOURCE": "push",
-    "CI_COMMIT_SHA": SHA,
-    "CI_COMMIT_BRANCH": "main",
-    "CI_PROJECT_URL": "https://gitlab.com/me/site",
-    "CI_JOB_URL": "https://gitlab.com/me/site/-/jobs/9",
-}
-WOODPECKER = {
-    "CI": "woodpecker",
-    "CI_PIPELINE_EVENT": "push",
-    "CI_COMMIT_SHA": SHA,
-    "CI_COMMIT_BRANCH": "main",
-    "CI_REPO_URL": "https://codeberg.org/me/site",
-    "CI_PIPELINE_URL": "https://ci.codeberg.org/repos/1/pipeline/7",
-}
-TRAVIS = {
-    "CI": "true",
-    "TRAVIS": "true",
-    "TRAVIS_EVENT_TYPE": "push",
-    "TRAVIS_PULL_REQUEST": "false",
-    "TRAVIS_COMMIT": SHA,
-    "TRAVIS_BRANCH": "main",
-    "TRAVIS_TAG": "",
-    "TRAVIS_REPO_SLUG": "me/site",
-    "TRAVIS_JOB_WEB_URL": "https://app.travis-ci.com/me/site/jobs/5",
-}
-SYSTEMS = {
-    "GitHub Actions": GITHUB,
-    "Forgejo Actions": FORGEJO,
-    "GitLab CI": GITLAB,
-    "Woodpecker CI": WOODPECKER,
-    "Travis CI": TRAVIS,
-}
 
 
 def detected(variables: dict[str, str]) -> Run:
@@ -91,28 +39,6 @@ def test_a_push_to_the_branch_is_published(name: str) -> None:
 def test_a_push_to_another_branch_is_not(name: str) -> None:
     with pytest.raises(ConfigError, match="runs this for branch main: only release is published"):
         ci.admit(detected(SYSTEMS[name]), "release")
-
-
-# For several of these the branch is the one that the request is to be merged into.
-REQUESTS = {
-    "GitHub's pull_request": {**GITHUB, "GITHUB_EVENT_NAME": "pull_request"},
-    "GitHub's pull_request_target": {
-        **GITHUB,
-        "GITHUB_EVENT_NAME": "pull_request_target",
-        "GITHUB_HEAD_REF": "evil",
-    },
-    "GitHub's review": {**GITHUB, "GITHUB_EVENT_NAME": "pull_request_review"},
-    "Forgejo's pull_request": {**FORGEJO, "GITHUB_EVENT_NAME": "pull_request"},
-    "GitLab's merge request": {
-        **GITLAB,
-        "CI_PIPELINE_SOURCE": "merge_request_event",
-        "CI_MERGE_REQUEST_IID": "1",
-    },
-    "GitLab's of GitHub": {**GITLAB, "CI_PIPELINE_SOURCE": "external_pull_request_event"},
-    "Woodpecker's": {**WOODPECKER, "CI_PIPELINE_EVENT": "pull_request"},
-    "Woodpecker's that was closed": {**WOODPECKER, "CI_PIPELINE_EVENT": "pull_request_closed"},
-    "Travis's": {**TRAVIS, "TRAVIS_PULL_REQUEST": "17", "TRAVIS_EVENT_TYPE": "pull_request"},
-}
 
 
 @pytest.mark.parametrize("name", REQUESTS)

@@ -33,6 +33,9 @@ SAID = {
         "git does not trust the owner of that repository"
     ),
     "error: unable to write file: No space left on device\n": "the disk is full",
+    "error: cannot update ref 'refs/mirage-hooks/upstream': couldn't write '/srv/x.lock'\n": (
+        "the disk is full"
+    ),
     "fatal: unable to access 'https://x/': server certificate verification failed\n": (
         "its certificate is not accepted"
     ),

@@ -15,7 +15,7 @@ from mirage_hooks.boot.errors import ConfigError, Error, HostError, ImageError, 
 from mirage_hooks.boot.host import Host, Limits
 from mirage_hooks.boot.record import State
 from mirage_hooks.boot.repository import Repository
-from mirage_hooks.boot.revision import Blob
+from mirage_hooks.boot.revision import Blob, UnreadableError
 from mirage_hooks.boot.store import Store
 from mirage_hooks.boot.unpack import Unpacked, unpack
 from mirage_hooks.boot.verify import Finding, Verifier, installation
@@ -295,7 +295,7 @@ def test_an_image_of_which_git_lost_the_bytes_is_found(folder: Path) -> None:
     lost = run("git", "rev-parse", "HEAD:www", cwd=folder).stdout.strip()
     (folder / ".git" / "objects" / lost[:2] / lost[2:]).unlink()
     kind, guest, text = broken(folder)
-    assert (kind, guest) == (RepositoryError, "www")
+    assert (kind, guest) == (UnreadableError, "www")
     assert text.startswith("git cannot read www: ")
 
 

@@ -2,10 +2,6 @@
 
 import bz2
 import os
-import socket
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -118,6 +114,14 @@ def test_the_path_is_the_one_that_the_repository_had_so_far(job: Publisher) -> N
 def test_convention_knows_the_guest_that_was_published(job: Publisher, guest: str) -> None:
     job.publish(guest=guest)
     assert [one.name for one in convention.find(job.tip).guests] == [guest]
+
+
+def test_the_manifests_guests_are_those_that_were_published(job: Publisher) -> None:
+    job.bring({"mirage-hooks.toml": DESCRIBED})
+    job.publish()
+    guests = manifest.describe(job.tip, {})
+    assert guests is not None
+    assert bz2.decompress(located(job, guests[0].image)) == SCRIPT
 
 
 # In whichever clone.
@@ -234,6 +238,14 @@ def test_guests_that_share_a_pointer_keep_their_images(job: Publisher) -> None:
     assert f"unix/{FIRST}/api.unix.bz2" in job.paths()
 
 
+def test_what_they_have_is_not_sent_again(job: Publisher) -> None:
+    run("git", "config", "receive.unpackLimit", "1", cwd=job.upstream)
+    for number, guest in enumerate(("api", "www"), 1):
+        job.publish(guest=guest, content=SCRIPT + os.urandom(1 << 18), commit=f"{number:040x}")
+    packs = (job.upstream / "objects" / "pack").glob("*.pack")
+    assert all(pack.stat().st_size < 3 << 17 for pack in packs)
+
+
 def test_what_the_manifest_has_behind_the_pointer_goes_along(job: Publisher) -> None:
     table = DESCRIBED + '[guest.api]\ntarget = "unix"\nimage = "unix/{latest}/sub/api"\n'
     job.bring({"mirage-hooks.toml": table, "unix/old/sub/api": "#!/bin/sh\n", "unix/latest": "old"})
@@ -271,6 +283,14 @@ def test_an_image_that_is_lost_or_broken_is_no_obstacle(job: Publisher) -> None:
     job.bring({"unix/latest": SECOND, f"unix/{THIRD}/api.unix.bz2": "broken"})
     job.publish()
     assert job.text("unix/latest") == f"{FIRST}\n"
+
+
+def test_an_image_that_this_clone_cannot_read_is_not_left_behind(job: Publisher) -> None:
+    job.publish(guest="api", content=other(1))
+    oid = artifact.locate(job.tip, "unix/{latest}/api.unix.bz2").blob.oid
+    (job.clone / ".git" / "objects" / oid[:2] / oid[2:]).unlink()
+    job.publish(commit=SECOND, check=False)
+    assert bz2.decompress(located(job, "unix/{latest}/api.unix.bz2")) == other(1)
 
 
 @pytest.mark.parametrize("image", ["", "broken"])
@@ -461,90 +481,3 @@ def test_a_pull_request_publishes_nothing_whatever_it_asks(
     refused = job.publish(check=False)
     assert (refused.returncode, job.count()) == (CONFIG, 0)
     assert "pull request" in refused.stderr
-
-
-# The server.
-
-
-def test_a_server_that_is_away_is_said(job: Publisher) -> None:
-    job.upstream.rename(job.folder / "moved")
-    refused = job.publish(check=False)
-    assert refused.returncode == REPOSITORY
-    assert "main cannot be fetched from origin" in refused.stderr
-
-
-def test_a_branch_that_is_gone_is_not_made_anew(job: Publisher) -> None:
-    job.publish()
-    run("git", "branch", "-q", "-m", "main", "trunk", cwd=job.upstream)
-    refused = job.publish(content=other(1), check=False)
-    assert (refused.returncode, "that branch is gone there" in refused.stderr) == (REPOSITORY, True)
-
-
-def test_nobody_is_asked_for_a_password(job: Publisher) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
-        job.git("remote", "set-url", "origin", f"http://me:hunter2@127.0.0.1:{port}/x.git")
-        answer = (
-            "import socket,sys\ns=socket.socket(fileno=0)\nwhile 1:\n c=s.accept()[0]\n"
-            " c.recv(9999)\n c.sendall(b'HTTP/1.0 401 No\\r\\nWWW-Authenticate: Basic realm=x"
-            "\\r\\nContent-Length: 0\\r\\n\\r\\n')\n c.close()\n"
-        )
-        asking = subprocess.Popen([sys.executable, "-c", answer], stdin=server.fileno())
-        try:
-            refused = job.publish(check=False)
-        finally:
-            asking.kill()
-            asking.wait()
-    assert (refused.returncode, "hunter2" in refused.stderr) == (REPOSITORY, False)
-    assert "it asks for a password" in refused.stderr
-
-
-def test_a_protected_branch_says_why_in_its_own_words(job: Publisher) -> None:
-    hook = job.upstream / "hooks" / "pre-receive"
-    hook.write_text("#!/bin/sh\necho 'GH006: Protected branch update failed' >&2\nexit 1\n")
-    hook.chmod(0o755)
-    began = time.monotonic()
-    refused = job.publish(check=False)
-    assert (refused.returncode, job.count()) == (REPOSITORY, 0)
-    assert "GH006: Protected branch update failed" in refused.stderr
-    assert "tried again" not in refused.stderr
-    assert time.monotonic() - began < 30
-
-
-def test_a_race_that_is_lost_is_run_again(job: Publisher, tmp_path: Path) -> None:
-    job.publish()
-    winner = make_publisher(tmp_path, "winner")
-    # git fetches, and before it pushes this hook has somebody else push.
-    hook = job.clone / ".git" / "hooks" / "pre-push"
-    command = " ".join(f"'{one}'" for one in winner.command(content=other(1), guest="api"))
-    hook.write_text(f"#!/bin/sh\nunset GIT_DIR\n[ -e won ] || {command} >&2\n: >won\n")
-    hook.chmod(0o755)
-    done = job.publish(content=other(2), commit=SECOND)
-    assert "main has moved meanwhile: tried again" in done.stderr
-    assert job.count() == 3
-    assert [one.name for one in convention.find(job.tip).guests] == ["api", "www"]
-
-
-def test_a_push_whose_answer_got_lost_has_landed(job: Publisher) -> None:
-    hook = job.upstream / "hooks" / "post-receive"
-    hook.write_text("#!/bin/sh\nkill -9 $PPID\n")
-    hook.chmod(0o755)
-    done = job.publish()
-    assert (done.returncode, job.count()) == (0, 1)
-    assert "is published" in done.stdout
-
-
-def test_over_ssh_the_key_is_in_the_environment_alone(job: Publisher, sshd: int) -> None:
-    url = f"ssh://{os.environ.get('USER', 'root')}@127.0.0.1:{sshd}{job.upstream}"
-    job.git("remote", "set-url", "origin", url)
-    done = job.publish()
-    assert job.count() == 1
-    assert os.environ["GIT_SSH_COMMAND"] not in done.stdout + done.stderr
-
-
-def test_the_manifests_guests_are_those_that_were_published(job: Publisher) -> None:
-    job.bring({"mirage-hooks.toml": DESCRIBED})
-    job.publish()
-    guests = manifest.describe(job.tip, {})
-    assert guests is not None
-    assert bz2.decompress(located(job, guests[0].image)) == SCRIPT

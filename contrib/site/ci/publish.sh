@@ -4,17 +4,24 @@
 #   DEPLOYMENT_KEY    a private key that may push there, in one line: base64 -w 0 <key
 #   DEPLOYMENT_HOST   the server's lines of known_hosts: ssh-keyscan git.example.org
 #   MIRAGE_HOOKS      what pip is to install, where there is no mirage-hooks; mirage-hooks by default
-set -eu
-: "${DEPLOYMENT_URL:?}" "${DEPLOYMENT_KEY:?}" "${DEPLOYMENT_HOST:?}"
+# The author is who made the source commit; GIT_COMMITTER_NAME and GIT_COMMITTER_EMAIL say who commits, CI by default.
+# Not even where somebody traces this does a log show the key.
+set +x -eu
+: "${DEPLOYMENT_URL:?}" "${DEPLOYMENT_HOST:?}" "${DEPLOYMENT_KEY:?}"
 umask 077
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
+# When a job is cancelled, too: not every shell has that for an exit.
+trap 'exit 1' HUP INT TERM
 
-printf '%s' "$DEPLOYMENT_KEY" | base64 -d >"$work/key"
+printf '%s' "$DEPLOYMENT_KEY" | base64 -d >"$work/key" || {
+    echo "DEPLOYMENT_KEY is not one line as base64 -w 0 makes it" >&2
+    exit 1
+}
 printf '%s\n' "$DEPLOYMENT_HOST" >"$work/known_hosts"
 unset DEPLOYMENT_KEY
-export GIT_SSH_COMMAND="ssh -F /dev/null -i $work/key -o IdentitiesOnly=yes -o BatchMode=yes \
--o ConnectTimeout=30 -o StrictHostKeyChecking=yes -o UserKnownHostsFile=$work/known_hosts"
+export GIT_SSH_COMMAND="ssh -F /dev/null -i '$work/key' -o IdentitiesOnly=yes -o BatchMode=yes \
+-o ConnectTimeout=30 -o StrictHostKeyChecking=yes -o 'UserKnownHostsFile=\"$work/known_hosts\"'"
 
 if ! command -v mirage-hooks >/dev/null; then
     as_root=
@@ -25,7 +32,13 @@ if ! command -v mirage-hooks >/dev/null; then
     PATH="$work/venv/bin:$PATH"
 fi
 
-git clone --quiet --depth 1 "$DEPLOYMENT_URL" "$work/deployment"
-git -C "$work/deployment" config user.name CI
-git -C "$work/deployment" config user.email ci@localhost
+GIT_AUTHOR_NAME=$(git log -1 --format=%an)
+GIT_AUTHOR_EMAIL=$(git log -1 --format=%ae)
+: "${GIT_COMMITTER_NAME:=CI}" "${GIT_COMMITTER_EMAIL:=ci@localhost}"
+export GIT_AUTHOR_NAME GIT_AUTHOR_EMAIL GIT_COMMITTER_NAME GIT_COMMITTER_EMAIL
+
+# Images stay where they are, if the server can do that. Of an empty repository not every server says what its
+# branch is to be called.
+timeout --foreground 300 git -c init.defaultBranch=main \
+    clone --quiet --depth 1 --filter=blob:limit=64k --no-checkout "$DEPLOYMENT_URL" "$work/deployment"
 make --no-print-directory publish DEPLOYMENT="$work/deployment"
