@@ -460,7 +460,9 @@ def test_an_object_that_is_missing_is_the_repositorys_fault(folder: Path, name: 
     commit(folder)
     loose(folder, name).unlink()
     with pytest.raises(RepositoryError):
-        Repository(folder).tip("main").find("a/page")
+        found = Repository(folder).tip("main").find("a/page")
+        assert found is not None
+        found.text(10)
 
 
 @pytest.mark.parametrize("name", ["HEAD:a", "HEAD:"], ids=["folder", "root"])
