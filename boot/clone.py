@@ -15,7 +15,7 @@ from mirage_hooks.boot.repository import Repository
 # Where a server cannot filter, all of its history comes.
 _SECONDS = 3600
 # A summary of a merge, as `git pull` prints it, looks into the old images and into the new ones.
-NO_SUMMARY = "merge.stat=false"
+NO_SUMMARY = ("merge.stat", "false")
 
 
 @dataclass(frozen=True)
@@ -39,12 +39,13 @@ def clone(url: str, folder: Path | None, say: Callable[[str], None]) -> Cloned:
         say(f"{without_secrets(url)} does not filter: all old images are fetched, too")
     elif is_here(url):  # whom git would not ask, but copy
         url = Path(url).absolute().as_uri()
-    temporary = folder.absolute().with_name(f".{folder.name}.{os.getpid()}.new")
+    whole = folder.absolute()
+    temporary = whole.with_name(f".{whole.name}.{os.getpid()}.new")
     try:
         temporary.parent.mkdir(parents=True, exist_ok=True)
         _clone(url, temporary, partial)
         size = folder_size(temporary)
-        temporary.rename(folder)
+        _move(temporary, folder)
     except OSError as error:
         raise HostError(f"{folder} cannot be made: {error.strerror}") from None
     finally:
@@ -73,8 +74,17 @@ def _refuse_taken(folder: Path) -> None:
         raise HostError(f"{folder} is there, and not empty", "name another folder, or remove it")
 
 
+def _move(made: Path, folder: Path) -> None:
+    """Have a clone in a folder; into one that is there, and empty, `.git` comes last."""
+    if not folder.exists():
+        made.rename(folder)
+        return
+    for path in sorted(made.iterdir(), key=lambda path: path.name == ".git"):
+        path.rename(folder / path.name)
+
+
 def _clone(url: str, folder: Path, partial: bool) -> None:
-    options = ["--quiet", "--no-checkout", "-c", NO_SUMMARY]
+    options = ["--quiet", "--no-checkout", "-c", "=".join(NO_SUMMARY)]
     if partial:
         options.append(filtering.FILTER)
     _git(url, Path(), "clone", *options, "--", url, str(folder))

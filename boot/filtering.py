@@ -12,9 +12,13 @@ FILTER = "--filter=blob:none"
 
 # A server that has nothing to say is given up; seconds.
 _SECONDS = 60
-# How it is offered: by gitprotocol-v2(5), and before that behind the first ref, and a zero byte,
-# which a trace shows as `\0` (gitprotocol-pack(5)).
-_OFFERED = re.compile(r"packet: .*<.* (?:fetch=|\S+\\0)(?:.*[ =])?filter(?: |$)", re.MULTILINE)
+# How it is offered: by gitprotocol-v2(5); and before that behind the first ref, and a zero byte,
+# which a trace shows as `\0` (gitprotocol-pack(5)). There the server has to give by their ids, too,
+# what it left out.
+_OFFERED = re.compile(r"< fetch=(?:.* )?filter(?: |$)", re.MULTILINE)
+_OFFERED_BEFORE = re.compile(
+    r"\\0(?=.* allow-tip-sha1-in-want )(?=.* allow-reachable-sha1-in-want ).* filter "
+)
 
 
 def is_offered(folder: str | Path, remote: str) -> bool:
@@ -30,7 +34,8 @@ def is_offered(folder: str | Path, remote: str) -> bool:
         )
         if code:
             raise unreachable(remote, code, said, _SECONDS)
-        return trace.exists() and bool(_OFFERED.search(trace.read_text(errors="replace")))
+        said = trace.read_text(errors="replace") if trace.exists() else ""
+        return bool(_OFFERED.search(said) or _OFFERED_BEFORE.search(said))
 
 
 def unreachable(remote: str, code: int, said: str, seconds: int) -> RepositoryError:

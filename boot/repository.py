@@ -184,6 +184,13 @@ class Repository:
             return []
         return values.splitlines()
 
+    def set_config(self, key: str, value: str) -> None:
+        """Set a key of the repository's own configuration. Raises RepositoryError."""
+        try:
+            self.git.git.config("--local", key, value)
+        except GitCommandError as error:
+            raise RepositoryError(f"git cannot set {key}: {reason(error)}") from None
+
     def add_config(self, key: str, value: str) -> None:
         """Add a value to a key of the repository's own configuration. Raises RepositoryError."""
         try:
@@ -231,6 +238,15 @@ class Repository:
         except GitCommandError:
             return False
         return True
+
+    @property
+    def is_sparse(self) -> bool:
+        """Whether its work tree leaves files out, as git-sparse-checkout(1) has it."""
+        try:
+            found: str = self.git.git.config("--type=bool", "--get", "core.sparseCheckout")
+        except GitCommandError:
+            return False
+        return found == "true"
 
     @property
     def obeyed(self) -> list[Path]:
