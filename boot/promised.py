@@ -14,7 +14,7 @@ from pathlib import Path
 
 import git
 
-from mirage_hooks.boot import bounded
+from mirage_hooks.boot import bounded, ownership
 from mirage_hooks.boot.errors import HostError, RepositoryError
 from mirage_hooks.boot.fetching import explained
 
@@ -49,6 +49,9 @@ def have(repo: git.Repo, path: str, oid: str) -> None:
     if not is_partial(repo.common_dir):
         return
     fetches = _fetching.get()
+    # git's own safe.directory is not asked, as we name the git folder: a fetch would run what
+    # somebody else wrote into the configuration.
+    ownership.refuse_foreign(ownership.obeyed(Path(repo.common_dir)))
     told = {"GIT_DIR": str(repo.git_dir), "GIT_NO_LAZY_FETCH": str(int(not fetches))}
     code, said = bounded.git(
         # Where `git fetch` is run by hand: the path of a remote may be relative.
