@@ -1,5 +1,6 @@
 """`gc --history`: what an existing clone is rid of, what stays, what is refused."""
 
+import contextlib
 import itertools
 import os
 import shutil
@@ -10,9 +11,10 @@ from pathlib import Path
 import pytest
 
 from faulty import FULL
-from mirage_hooks.boot.errors import ConfigError, RepositoryError
+from mirage_hooks.boot.errors import ConfigError, HostError, RepositoryError
+from mounts import small_disk
 from partial_clones import fetched, here, images, let_filter
-from support import Site, run
+from support import Site, leave, run
 
 # Has a program kill itself right before the Nth thing it does to make a clone small.
 KILLED = """
@@ -235,6 +237,41 @@ def killed_at(site: Site, step: int) -> int:
 
 
 # Refused.
+
+
+@pytest.mark.parametrize("room", [0, 200 << 10], ids=["none to fetch", "none to repack"])
+def test_a_full_disk_is_said_and_nothing_goes(
+    mounts: None, site: Site, tmp_path: Path, room: int
+) -> None:
+    del mounts
+    small_disk(tmp_path / "small", "12m")
+    shutil.rmtree(site.clone)
+    site.clone = tmp_path / "small" / "clone"
+    run("git", "clone", "-q", site.upstream, site.clone, cwd=tmp_path)
+    site.install("--deploy")
+    for page in ("two", "three"):
+        site.publish(page)
+        site.pull("-q")
+    let_filter(site)
+    fill(tmp_path / "small" / "filler", room)
+    done = slim(site, check=False)
+    assert done.returncode in {RepositoryError.exit_code, HostError.exit_code}
+    assert "no space left" in done.stderr.lower()
+    assert fetched(site) == [0, 1, 2]
+    (tmp_path / "small" / "filler").unlink()
+    site.tell_host(keep=1)
+    slim(site)
+    assert (site.page(), fetched(site)) == ("three", [2])
+    leave(site)
+
+
+def fill(path: Path, room: int) -> None:
+    """Fill a disk but for so many bytes."""
+    with path.open("wb", buffering=0) as file:
+        with contextlib.suppress(OSError):
+            while True:
+                file.write(bytes(1 << 16))
+        os.ftruncate(file.fileno(), max(file.tell() - room, 0))
 
 
 def test_an_upstream_that_does_not_filter_is_refused_and_nothing_goes(heavy: Site) -> None:
