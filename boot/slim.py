@@ -7,6 +7,7 @@ stays, reachable or not. Killed at any instant this leaves every object that is 
 packs are on the disk before an old one goes.
 """
 
+import re
 from collections.abc import Iterable, Set
 from dataclasses import dataclass
 from functools import partial
@@ -15,7 +16,7 @@ from typing import NamedTuple
 
 from git.exc import GitCommandError
 
-from mirage_hooks.boot import bounded, filtering, pins
+from mirage_hooks.boot import bounded, fetching, filtering, pins
 from mirage_hooks.boot.errors import HostError, RepositoryError
 from mirage_hooks.boot.files import folder_size, sync_folder, write_atomic
 from mirage_hooks.boot.repository import Repository, text_file
@@ -25,6 +26,7 @@ from mirage_hooks.boot.revision import reason
 _SECONDS = 900
 # What is smaller is no image, but a pointer, a manifest, a template.
 _SMALL_BYTES = 32 << 10
+_UNFINISHED = re.compile(r"\btmp_pack_\w+")
 
 
 class Slimmed(NamedTuple):
@@ -83,7 +85,9 @@ def drop(repository: Repository, keep: Set[str]) -> Slimmed:
         return _drop(repository, keep)
     except GitCommandError as error:
         why = reason(error)
-        if "No space left on device" in why or "Disk quota exceeded" in why:
+        for name in _UNFINISHED.findall(why):  # git leaves it behind
+            (repository.common_dir / "objects" / "pack" / name).unlink(missing_ok=True)
+        if re.search(fetching.DISK_FULL, why):
             raise HostError(
                 f"no space left in {repository.name}: old images stay",
                 "their packs are written anew without them first: free some space, then try again",

@@ -18,6 +18,7 @@ from mirage_hooks.boot import promised, slim
 from mirage_hooks.boot.errors import ConfigError, HostError, RepositoryError
 from mirage_hooks.boot.repository import Repository
 from partial_clones import clone_small, fetched, images, let_filter
+from polling import rewrite_upstream
 from support import COMMAND, Site, run, wait_for
 
 REFUSED, IN_THE_WAY = RepositoryError.exit_code, HostError.exit_code
@@ -84,6 +85,19 @@ def test_a_deploy_fetches_the_image_that_is_to_run_and_no_other(running: Site) -
     assert fetched(running) == [2]
 
 
+def test_a_deploy_fetches_no_image_of_a_guest_that_runs_elsewhere(small: Site) -> None:
+    shutil.copy(small.compiled("other"), small.upstream / "other.unix")
+    manifest = small.upstream / "mirage-hooks.toml"
+    table = '[guest.other]\ntarget = "unix"\nimage = "other.unix"\n'
+    manifest.write_text(manifest.read_text() + table)
+    small.commit("a guest for another host")
+    small.pull("-q")
+    small.install()
+    small.tell_host(guests=["www"])
+    small.command("deploy")
+    assert (small.page(), fetched(small)) == ("three", [2])
+
+
 def test_a_pull_deploys_and_fetches_what_is_new_and_no_other(running: Site) -> None:
     running.publish("four")
     running.publish("five")
@@ -96,6 +110,13 @@ def test_a_poll_deploys_and_fetches_what_is_new_and_no_other(running: Site) -> N
     running.publish("five")
     running.command("poll")
     assert (running.page(), fetched(running)) == ("five", [2, 4])
+
+
+def test_a_rewritten_upstream_is_followed_and_no_other_image_fetched(running: Site) -> None:
+    running.tell_host(poll={"upstream": "follow"})
+    rewrite_upstream(running, "four")
+    running.command("poll")
+    assert (running.page(), fetched(running)) == ("four", [2])
 
 
 def test_a_pull_that_brings_nothing_for_this_host_starts_no_converge(running: Site) -> None:
