@@ -1,4 +1,4 @@
-"""What mirage-hooks costs, as one table: pulls, polls, downtime, replies, memory, verifying, clones.
+"""What mirage-hooks costs, as one table: pulls, polls, gaps, replies, memory, verifying, clones.
 
     python tests/benchmarks/run.py [--json FILE]
 
