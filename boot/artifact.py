@@ -53,7 +53,7 @@ def locate(revision: Revision, template: str) -> Artifact:
     blob = revision.find(path)
     if blob is None:
         raise Missing(f"there is no image {path}" + " yet" * bool(pointers), (*pointers, path))
-    if blob.size == 0:
+    if blob.is_empty:
         raise RepositoryError(f"image {path} is empty")
     return Artifact(blob, pointers, (*pointers, path))
 
@@ -117,6 +117,11 @@ class Provenance(msgspec.Struct, frozen=True):
     packed_size: int
     size: int
     disks: dict[str, tuple[str, str]] = {}
+
+    @property
+    def blobs(self) -> frozenset[str]:
+        """The blobs of all its images."""
+        return frozenset({self.blob, *(oid for _, oid in self.disks.values())})
 
     def describe(self) -> str:
         """Return the image's size in words."""

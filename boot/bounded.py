@@ -1,6 +1,8 @@
 """git where it asks a server or runs what others wrote: bounded in time, without a terminal."""
 
+import contextlib
 import os
+import signal
 import subprocess
 import tempfile
 from collections.abc import Mapping
@@ -9,6 +11,14 @@ from typing import IO
 
 # What timeout(1) ends with for a program that took too long, and for one that it had to kill.
 TOO_LONG = frozenset({124, 137})
+# Has git and what it runs ask nobody: what is not in the environment or in git's configuration, a
+# key's passphrase and an unknown host key end it.
+SILENT = {
+    "GIT_TERMINAL_PROMPT": "0",
+    "SSH_ASKPASS": "",
+    "SSH_ASKPASS_REQUIRE": "never",
+    "GCM_INTERACTIVE": "never",
+}
 
 
 def git(
@@ -20,17 +30,24 @@ def git(
 ) -> tuple[int, str]:
     """Run git in a folder; return its exit code, and what it and its hooks printed, in English.
 
-    What they leave running in the background may keep the stream: it is a file, not a pipe.
+    What they leave running in the background may keep the stream: it is a file, not a pipe. Who is
+    interrupted meanwhile, ends it.
     """
     with tempfile.TemporaryFile() as output:
-        code = subprocess.run(
+        process = subprocess.Popen(
             ["timeout", "-k", "5", str(seconds), "git", "-C", str(folder), *arguments],
             stdin=stdin if stdin is not None else subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
             env={**os.environ, **(environment or {}), "LC_ALL": "C"},
             start_new_session=True,
-            check=False,
-        ).returncode
+        )
+        try:
+            code = process.wait()
+        except BaseException:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGTERM)
+            process.wait()
+            raise
         output.seek(0)
         return code, output.read().decode(errors="replace").strip()

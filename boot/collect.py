@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from mirage_hooks.boot import history, keep, pins, runtime
+from mirage_hooks.boot import history, keep, pins, promised, runtime, slim
 from mirage_hooks.boot.files import is_abandoned, write_atomic
 from mirage_hooks.boot.guest import short
 from mirage_hooks.boot.keep import Kept
@@ -54,6 +54,7 @@ class Collected:
     generations: Removed = field(default_factory=Removed)
     runs: Removed = field(default_factory=Removed)
     leftovers: Removed = field(default_factory=Removed)
+    history: Removed = field(default_factory=Removed)
     gone: frozenset[str] = frozenset()
 
 
@@ -69,7 +70,7 @@ def collect(
     """Collect the generations of some guests, and the images and pins that no guest needs.
 
     `states` healthy states are kept of each. Where what is desired could not be told (None) every
-    image stays. Raises Error, OSError.
+    image stays. A partial clone forgets what else was fetched. Raises Error, OSError.
     """
     done = Collected()
     digests = {name: one.boot.digest for name, one in desired.guests.items()} if desired else {}
@@ -91,6 +92,8 @@ def collect(
         if name in known:
             _collect_generations(state, name, known[name], kept[name], done)
     done.gone = _told_first(state, gone)
+    if desired is not None and promised.is_partial(repository.common_dir):
+        done.history = Removed(*slim.drop(repository, _blobs(desired, known, kept)))
     return done
 
 
@@ -126,6 +129,20 @@ def say_gone(commits: Collection[str]) -> str:
         f"no longer in the repository: {names}; what was booted from there can be gone back to "
         "for as long as its image is stored"
     )
+
+
+def _blobs(
+    desired: DesiredState, known: Mapping[str, Known], kept: Mapping[str, Kept]
+) -> frozenset[str]:
+    """Return the blobs of all images that may be booted again."""
+    staying = (
+        one.provenance.blobs
+        for name in kept
+        for one in known[name].generations
+        if one.boot.stored <= kept[name].images
+    )
+    wanted = (one.provenance.blobs for one in desired.guests.values())
+    return frozenset[str]().union(*wanted, *staying)
 
 
 def _alive(state: State, known: Known) -> frozenset[int]:

@@ -34,11 +34,10 @@ ENDINGS = {"bzip2": "bz2", "gzip": "gz", "xz": "xz", "zstd": "zst"}
 _PACKED = rf"(?:\.(?:{'|'.join(ENDINGS.values())}))?"
 _IMAGE = re.compile(rf"(.+)\.({'|'.join(TARGETS)}){_PACKED}")
 _DISK = re.compile(rf"(.+)\.img{_PACKED}")
-_GLOBS = [
-    f"*.{target}{ending}"
-    for target in TARGETS
-    for ending in ("", *(f".{ending}" for ending in ENDINGS.values()))
-]
+_ENDINGS = ("", *(f".{ending}" for ending in ENDINGS.values()))
+# The names of images, and of disk images, as globs.
+IMAGES = [f"*.{target}{ending}" for target in TARGETS for ending in _ENDINGS]
+DISKS = [f"*.img{ending}" for ending in _ENDINGS]
 
 # CI jobs add their images to one folder in a commit each: so many commits back are looked at.
 _JOBS = 16
@@ -164,7 +163,7 @@ def _in_folder(revision: Revision, folder: str) -> list[Found]:
 def _last_added(revision: Revision, base: str, pointed: str, place: str) -> list[Found]:
     """Return what history added to one folder: to the one pointed at, or else to the last."""
     literal = re.sub(r"([*?\[\\])", r"\\\1", base)
-    paths = revision.added([f"{literal}*/{glob}" for glob in _GLOBS], _JOBS)
+    paths = revision.added([f"{literal}*/{glob}" for glob in IMAGES], _JOBS)
     # A pathspec takes what is in a folder that it matches, too.
     depth = base.count("/") + 1
     added = _guests((path for path in paths if path.count("/") == depth), place)

@@ -28,6 +28,8 @@ class _Cause:
     hint: str
 
 
+# How the kernel and git say so.
+DISK_FULL = "No space left on device|Disk quota exceeded|Out of diskspace"
 _UNREACHABLE = "the next poll tries again; what runs goes on running"
 _CAUSES = (
     _Cause(
@@ -57,7 +59,7 @@ _CAUSES = (
         "name another: git branch --set-upstream-to, and mirage-hooks install --branch",
     ),
     _Cause(
-        "No space left on device|Disk quota exceeded",
+        DISK_FULL,
         "the disk is full",
         "free some space; the next poll tries again",
     ),

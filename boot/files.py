@@ -58,3 +58,15 @@ def sync_folder(folder: str | os.PathLike[str]) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def folder_size(folder: str | os.PathLike[str]) -> int:
+    """Return how many bytes the files in a folder have, those in its folders too."""
+    size = 0
+    for path, _, names in os.walk(folder):
+        for name in names:
+            try:
+                size += os.lstat(os.path.join(path, name)).st_size
+            except FileNotFoundError:
+                continue  # somebody removes it meanwhile
+    return size

@@ -18,6 +18,8 @@ _FOLDER = f"{_OURS}/keep"
 UPSTREAM = f"{_OURS}/upstream"
 # What the branch had, to which an image was last published from here.
 PUBLISHED = f"{_OURS}/published"
+# What the branches of a remote had, while it is found out what need not be here.
+HISTORY = f"{_OURS}/history"
 _BACKUP = f"{_OURS}/backup"
 _SECTION = "transfer"
 _HIDDEN = f"{_SECTION}.hideRefs"
@@ -63,7 +65,7 @@ def remove(repository: Repository) -> None:
     """Drop every pin, and the folders git leaves behind; no backup. Raises RepositoryError."""
     update(repository, frozenset())
     there = [ref for ref in (UPSTREAM, PUBLISHED) if repository.resolve(ref) is not None]
-    repository.update_refs([f"delete {ref}" for ref in there])
+    repository.update_refs([f"delete {ref}" for ref in [*there, *repository.refs(HISTORY)]])
     for folder in ("", "logs"):
         with suppress(OSError):  # none was made, or there is more in it
             (repository.common_dir / folder / _OURS).rmdir()

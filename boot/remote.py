@@ -17,12 +17,6 @@ from mirage_hooks.boot.repository import Repository
 
 _SECONDS = 300
 _TRIES = 10
-_SILENT = {
-    "GIT_TERMINAL_PROMPT": "0",
-    "SSH_ASKPASS": "",
-    "SSH_ASKPASS_REQUIRE": "never",
-    "GCM_INTERACTIVE": "never",
-}
 
 # How git, and servers that lock what others are just moving, say that a branch has moved.
 _RACE = re.compile(
@@ -103,7 +97,9 @@ class Branch:
         return [word for word in said.split() if word.startswith("refs/heads/")]
 
     def _git(self, *arguments: str) -> tuple[int, str]:
-        return bounded.git(self.repository.name, *arguments, seconds=_SECONDS, environment=_SILENT)
+        return bounded.git(
+            self.repository.name, *arguments, seconds=_SECONDS, environment=bounded.SILENT
+        )
 
     def _away(self, what: str, code: int, said: str) -> RepositoryError:
         if code in bounded.TOO_LONG:

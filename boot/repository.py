@@ -9,7 +9,7 @@ import git
 from git.exc import GitCommandError, GitError, InvalidGitRepositoryError, NoSuchPathError
 from gitdb.exc import BadName, BadObject
 
-from mirage_hooks.boot import ownership
+from mirage_hooks.boot import ownership, promised
 from mirage_hooks.boot.errors import RepositoryError
 from mirage_hooks.boot.revision import FOLDER, Blob, Revision, reason, unreadable
 
@@ -28,7 +28,8 @@ class Repository:
             ) from None
         self.common_dir = Path(self.git.common_dir).resolve()
         # Where the git dir is not in the work tree (--separate-git-dir), git has to be told.
-        self.git.git.update_environment(GIT_DIR=str(self.git.git_dir))
+        # In a partial clone nothing is fetched by the way: what has to be is, by promised.py.
+        self.git.git.update_environment(GIT_DIR=str(self.git.git_dir), GIT_NO_LAZY_FETCH="1")
 
     @property
     def name(self) -> str:
@@ -123,11 +124,16 @@ class Repository:
         return listed.split()
 
     def blob(self, path: str, oid: str) -> Blob:
-        """Return a blob that some revision had at `path`. Raises RepositoryError if it is gone."""
+        """Return a blob that some revision had at `path`, fetched in a partial clone.
+
+        Raises RepositoryError if it is gone, HostError where its server is away.
+        """
+        promised.have(self.git, path, oid)
         try:
-            return Blob(path, oid, int(self.git.git.cat_file("-s", oid)), self.git.git)
+            self.git.git.cat_file("-e", oid)
         except GitCommandError as error:
             raise unreadable(path, error) from None
+        return Blob(path, oid, self.git)
 
     def identify(self, names: list[str]) -> str:
         """Return, a line a name, the object ids that `git cat-file --batch-check` finds.
@@ -178,6 +184,13 @@ class Repository:
             return []
         return values.splitlines()
 
+    def set_config(self, key: str, value: str) -> None:
+        """Set a key of the repository's own configuration. Raises RepositoryError."""
+        try:
+            self.git.git.config("--local", key, value)
+        except GitCommandError as error:
+            raise RepositoryError(f"git cannot set {key}: {reason(error)}") from None
+
     def add_config(self, key: str, value: str) -> None:
         """Add a value to a key of the repository's own configuration. Raises RepositoryError."""
         try:
@@ -225,6 +238,15 @@ class Repository:
         except GitCommandError:
             return False
         return True
+
+    @property
+    def is_sparse(self) -> bool:
+        """Whether its work tree leaves files out, as git-sparse-checkout(1) has it."""
+        try:
+            found: str = self.git.git.config("--type=bool", "--get", "core.sparseCheckout")
+        except GitCommandError:
+            return False
+        return found == "true"
 
     @property
     def obeyed(self) -> list[Path]:

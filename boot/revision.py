@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from io import BufferedReader
 from typing import NamedTuple
 
@@ -12,22 +13,47 @@ import git
 from git.exc import GitCommandError, GitError
 from gitdb.exc import BadObject
 
+from mirage_hooks.boot import promised
 from mirage_hooks.boot.errors import RepositoryError
 
 _FILE, FOLDER = 0o100000, 0o040000
 # An entry of a tree: mode, name, and the id as bytes (gitformat-pack(5) calls it a tree entry).
 _ENTRY = re.compile(rb"([0-7]{5,6}) ([^\0/]+)\0(.{20})", re.DOTALL)
+# What `git hash-object /dev/null` says: the id of every empty file.
+_EMPTY = "e69de29bb2d1d6434b8b29ae775ad8c2e48c5391"
 _KINDS = {0o120000: "a symbolic link", 0o160000: "a submodule", FOLDER: "a folder"}
 
 
 @dataclass(frozen=True)
 class Blob:
-    """A file as a revision holds it."""
+    """A file as a revision holds it.
+
+    In a partial clone its bytes may still be with a server: who asks for them, or for how many they
+    are, has them fetched. Raises HostError then where that cannot be done.
+    """
 
     path: str
     oid: str
-    size: int
-    _git: git.Git
+    _repo: git.Repo
+
+    @cached_property
+    def _git(self) -> git.Git:
+        """What reads it, once it is here."""
+        promised.have(self._repo, self.path, self.oid)
+        return self._repo.git
+
+    @property
+    def size(self) -> int:
+        """How many bytes it has. Raises RepositoryError where git cannot read it."""
+        try:
+            return int(self._git.get_object_header(self.oid)[2])
+        except (ValueError, GitError, OSError) as error:
+            raise unreadable(self.path, error) from None
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether it has no bytes: told by its id, wherever they are."""
+        return self.oid == _EMPTY
 
     @contextmanager
     def open(self) -> Iterator[BufferedReader]:
@@ -52,8 +78,8 @@ class Blob:
 
     def text(self, limit: int) -> str:
         """Return its text. Raises RepositoryError where it is too long or no UTF-8."""
-        if self.size > limit:
-            raise RepositoryError(f"{self.path} has {self.size} bytes, more than {limit}")
+        if (size := self.size) > limit:
+            raise RepositoryError(f"{self.path} has {size} bytes, more than {limit}")
         try:
             # Through the process that GitPython keeps for it: a manifest may have 500 pointers.
             return self._git.get_object_data(self.oid)[3].decode()
@@ -86,6 +112,7 @@ class Revision:
         # GitPython takes a commit apart and checks little: what a damaged one makes of it differs.
         except (AssertionError, ValueError, LookupError, BadObject, GitError, OSError) as error:
             raise unreadable(f"commit {root.hexsha}", error) from None
+        self._repo = root.repo
         self._git: git.Git = root.repo.git
         self._root = Entry(FOLDER, tree.hexsha)
         self._listings: dict[str, dict[str, Entry]] = {}
@@ -101,10 +128,7 @@ class Revision:
             return None
         if here.kind == FOLDER:
             raise RepositoryError(f"{path} is {_KINDS[FOLDER]}, no file")
-        try:
-            return Blob(path, here.oid, int(self._git.get_object_header(here.oid)[2]), self._git)
-        except (ValueError, GitError, OSError) as error:
-            raise unreadable(path, error) from None
+        return Blob(path, here.oid, self._repo)
 
     def oid(self, path: str) -> str | None:
         """Return the object id of whatever is at a path, as git cat-file has it; None for nothing.
@@ -176,6 +200,7 @@ class Revision:
     def _listing(self, path: str, folder: Entry) -> dict[str, Entry]:
         """Return what a folder holds. GitPython would take 40 ms where 5,000 old images lie."""
         if path not in self._listings:
+            promised.have(self._repo, path or "the root", folder.oid)
             try:
                 _, kind, _, data = self._git.get_object_data(folder.oid)
             except (ValueError, GitError, OSError) as error:

@@ -7,6 +7,7 @@ change deletes it first, and a monitor whose guest ends does too.
 
 from collections.abc import Iterable
 
+from mirage_hooks.boot.errors import RepositoryError
 from mirage_hooks.boot.files import write_atomic
 from mirage_hooks.boot.process import ProcessId, boot_id
 from mirage_hooks.boot.record import State
@@ -52,7 +53,7 @@ def write(
 def holds(state: State, repository: Repository, branch: str, host_text: bytes) -> bool:
     """Whether the state is settled: what the hook asks, asked in Python.
 
-    Raises RepositoryError.
+    It is not where git cannot say, as of what a partial clone has not fetched yet.
     """
     try:
         stamp = state.settled.read_bytes()
@@ -61,7 +62,10 @@ def holds(state: State, repository: Repository, branch: str, host_text: bytes) -
         monitors = [ProcessId(boot_id(), *map(int, line.split())) for line in living]
     except (FileNotFoundError, TypeError, ValueError):  # missing, or damaged
         return False
-    found = _stamp(branch, host_text, repository.identify(names))
+    try:
+        found = _stamp(branch, host_text, repository.identify(names))
+    except RepositoryError:
+        return False
     return stamp == found and all(monitor.alive for monitor in monitors)
 
 

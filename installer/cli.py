@@ -19,6 +19,7 @@ _INTERRUPTED_EXIT_CODE = 130  # 128 + SIGINT, as shells have it
 
 # Each command, and the module of `commands` that has it.
 _COMMANDS = {
+    "clone": "clone",
     "install": "setup",
     "uninstall": "setup",
     "doctor": "doctor",

@@ -111,7 +111,7 @@ _UNTOUCHED = """\
 nl='
 '
 untouched() {
-    range=$1..$2 new=$2 names= now= was=
+    range=$1..$2 new=$2 names= now= was= found=
     set --
     while IFS= read -r line; do
         set -- "$@" "${line#*:}"
@@ -121,7 +121,8 @@ untouched() {
         case $line in *guests*) return 1 ;; esac
         now=$now$line$nl
     done <"$state/host.toml"
-    now=$now$(printf %s "$names" | git cat-file --batch-check='%(objectname)')$nl
+    found=$(printf %s "$names" | GIT_NO_LAZY_FETCH=1 git cat-file --batch-check='%(objectname)')
+    now=$now$found$nl
     { read -r line; while IFS= read -r line; do was=$was$line$nl; done; } <"$state/settled"
     [ $# -gt 0 ] && [ "$now" = "$was" ] || return 1
     touched=$(git --literal-pathspecs rev-list -1 --full-history "$range" -- "$@") &&
@@ -134,7 +135,8 @@ _POLL = f'if [ "${upstream.POLLED_BY}" -ef "$state" ]; then exit 0; fi'
 NEWLINE = """\
 nl='
 '"""
-WATCHED = """$(git cat-file --batch-check='%(objectname)' <"$state/watched")"""
+# What a partial clone has not fetched yet is new: it is no hook's business to fetch it.
+WATCHED = "$(GIT_NO_LAZY_FETCH=1 git cat-file --batch-check='%(objectname)' <\"$state/watched\")"
 # `head` is what HEAD is to hold, `watched` what git says of the watched paths.
 _SETTLED = """\
 read -r boot </proc/sys/kernel/random/boot_id

@@ -84,7 +84,8 @@ if [ "$code" = 0 ] && [ ! -e "$state/poll.json" ] && [ ! -s "$GIT_DIR/mirage-hoo
     calm=yes names=
     while read -r mark line; do if [ "$mark" = + ]; then calm=; fi; done <"$log"
     {{ while IFS= read -r line; do names=$names$line$nl; done <"$state/watched"; }} 2>/dev/null
-    found=$(git cat-file --batch-check='%(objectname)' 2>/dev/null {lock}>&- <<END
+    found=$(GIT_NO_LAZY_FETCH=1 git cat-file --batch-check='%(objectname)' 2>/dev/null \
+{lock}>&- <<END
 ${{names}}refs/heads/$branch
 $theirs
 END

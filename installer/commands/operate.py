@@ -5,7 +5,7 @@ import time
 
 import click
 
-from mirage_hooks.boot import host, lock, manifest, survey
+from mirage_hooks.boot import host, lock, manifest, promised, survey
 from mirage_hooks.boot import plan as planning
 from mirage_hooks.boot.guest import short
 from mirage_hooks.boot.intent import Pause
@@ -30,7 +30,8 @@ _allow_empty = click.option(
 def plan(context: click.Context, as_json: bool, allow_empty: bool) -> int:
     """Say what a deploy would do, and why; change nothing that runs.
 
-    The images are unpacked and verified for it, as a deploy would.
+    The images are unpacked and verified for it, as a deploy would; but none is fetched, in a clone
+    without images.
     """
     return _show_plan(context, as_json, Wish(allow_empty=allow_empty))
 
@@ -42,7 +43,8 @@ def _show_plan(context: click.Context, as_json: bool, wish: Wish) -> int:
     bound, _ = host.load(state.host_file)
     store = Store(state.store, bound.limits.image << 20)
     tip = repository.tip(bound.branch)
-    desired = manifest.read(tip, bound, store, Vault(state.secrets), state.installation)
+    with promised.left_there():
+        desired = manifest.read(tip, bound, store, Vault(state.secrets), state.installation)
     actions = planning.plan(desired, survey.look_at_all(state), wish)
     if as_json:
         print_json(

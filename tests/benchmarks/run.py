@@ -1,4 +1,4 @@
-"""What mirage-hooks costs, as one table: pulls, polls, downtime, first replies, memory, verifying.
+"""What mirage-hooks costs, as one table: pulls, polls, gaps, replies, memory, verifying, clones.
 
     python tests/benchmarks/run.py [--json FILE]
 
@@ -19,6 +19,7 @@ sys.path.append(str(Path(__file__).resolve().parent.parent))
 import downtime
 import first_reply
 import memory
+import new_host
 import on_taps
 import poll
 import scale
@@ -36,7 +37,17 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # ends the guests on the way out
     figures = []
     with stage() as made:
-        for part in (unchanged, poll, downtime, first_reply, on_taps, memory, verify, scale):
+        for part in (
+            unchanged,
+            poll,
+            downtime,
+            first_reply,
+            on_taps,
+            memory,
+            verify,
+            scale,
+            new_host,
+        ):
             figures += part.measure(made)
     print(show(figures))
     if options.json is not None:

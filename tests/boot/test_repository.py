@@ -460,7 +460,9 @@ def test_an_object_that_is_missing_is_the_repositorys_fault(folder: Path, name: 
     commit(folder)
     loose(folder, name).unlink()
     with pytest.raises(RepositoryError):
-        Repository(folder).tip("main").find("a/page")
+        found = Repository(folder).tip("main").find("a/page")
+        assert found is not None
+        found.text(10)
 
 
 @pytest.mark.parametrize("name", ["HEAD:a", "HEAD:"], ids=["folder", "root"])
@@ -479,7 +481,9 @@ def test_an_object_that_is_damaged_is_the_repositorys_fault(folder: Path) -> Non
     damaged.chmod(0o644)
     damaged.write_bytes(damaged.read_bytes()[:8])
     with pytest.raises(RepositoryError):
-        Repository(folder).tip("main").find("page")
+        found = Repository(folder).tip("main").find("page")
+        assert found is not None
+        found.text(10)
 
 
 def test_a_commit_that_is_missing_is_the_repositorys_fault(folder: Path) -> None:

@@ -1,0 +1,179 @@
+"""A repository without the old images in it: a remote has promised to have them.
+
+What a remote was seen to have are the objects in packs that it sent to a partial clone (`.promisor`
+in gitpartialclone, of git's technical documentation), and those of which its branches consist. Of
+these the big blobs go that nothing here needs, until they are read again. Whatever else is here
+stays, reachable or not. Killed at any instant this leaves every object that is to stay: the new
+packs are on the disk before an old one goes.
+"""
+
+import re
+from collections.abc import Iterable, Set
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+from git.exc import GitCommandError
+
+from mirage_hooks.boot import bounded, fetching, filtering, pins
+from mirage_hooks.boot.errors import HostError, RepositoryError
+from mirage_hooks.boot.files import folder_size, sync_folder, write_atomic
+from mirage_hooks.boot.repository import Repository, text_file
+from mirage_hooks.boot.revision import reason
+
+# Commits and trees of all history come anew, once.
+_SECONDS = 900
+# What is smaller is no image, but a pointer, a manifest, a template.
+_SMALL_BYTES = 32 << 10
+_UNFINISHED = re.compile(r"\btmp_pack_\w+")
+
+
+class Slimmed(NamedTuple):
+    """How many blobs were dropped, and how many bytes that freed."""
+
+    blobs: int
+    freed: int
+
+
+class _Object(NamedTuple):
+    kind: str
+    size: int
+
+
+@dataclass(frozen=True)
+class _Pack:
+    """A pack: its path without an ending, whether a remote sent it, and what is in it."""
+
+    stem: Path
+    promised: bool
+    objects: frozenset[str]
+
+    def remove(self) -> None:
+        """Remove it; the index first, by which git finds the rest."""
+        for path in [self.stem.with_suffix(".idx"), *self.stem.parent.glob(f"{self.stem.name}.*")]:
+            path.unlink(missing_ok=True)
+
+
+def promise(repository: Repository, remote: str) -> None:
+    """Make a partial clone of any other: a remote is asked what its branches have, but for blobs.
+
+    Raises RepositoryError where it is away, or cannot leave them out.
+    """
+    if repository.config_values(f"remote.{remote}.promisor") == ["true"]:
+        return
+    if not filtering.is_offered(repository.name, remote):
+        raise RepositoryError(
+            f"{remote} does not filter what it sends: what is dropped here could not be had again",
+            "there, git config uploadpack.allowFilter true lets it",
+        )
+    code, said = bounded.git(
+        repository.name,
+        *("fetch", "--quiet", "--refetch", filtering.FILTER, "--prune", "--no-tags"),
+        *("--no-recurse-submodules", "--no-auto-gc", "--no-write-fetch-head"),
+        *(remote, f"+refs/heads/*:{pins.HISTORY}/*"),
+        seconds=_SECONDS,
+        environment={**bounded.SILENT, "GIT_DIR": str(repository.git.git_dir)},
+    )
+    if code:
+        raise filtering.unreachable(remote, code, said, _SECONDS)
+
+
+def drop(repository: Repository, keep: Set[str]) -> Slimmed:
+    """Drop what a remote has, but for the blobs to `keep`. Raises Error, OSError."""
+    try:
+        return _drop(repository, keep)
+    except GitCommandError as error:
+        why = reason(error)
+        for name in _UNFINISHED.findall(why):  # git leaves it behind
+            (repository.common_dir / "objects" / "pack" / name).unlink(missing_ok=True)
+        if re.search(fetching.DISK_FULL, why):
+            raise HostError(
+                f"no space left in {repository.name}: old images stay",
+                "their packs are written anew without them first: free some space, then try again",
+            ) from None
+        raise RepositoryError(f"git cannot repack {repository.name}: {why}") from None
+
+
+def _drop(repository: Repository, keep: Set[str]) -> Slimmed:
+    folder = repository.common_dir / "objects"
+    before = folder_size(folder)
+    packs = list(_packs(repository, folder / "pack"))
+    here = _objects(repository)
+    theirs = frozenset[str]().union(*(pack.objects for pack in packs if pack.promised))
+    theirs |= _of_history(repository)
+    going = {oid for oid in theirs if _is_big(here.get(oid))} - keep - _checked_out(repository)
+    if going:
+        old = [pack for pack in packs if pack.promised or pack.objects & theirs]
+        ours = frozenset[str]().union(*(pack.objects for pack in old)) - theirs
+        new = {
+            _write(repository, folder / "pack", (theirs & here.keys()) - going, promised=True),
+            _write(repository, folder / "pack", ours, promised=False),
+        }
+        sync_folder(folder / "pack")
+        for path in (folder / "pack").glob("multi-pack-index*"):
+            path.unlink(missing_ok=True)  # it is about packs that go
+        for pack in old:
+            if pack.stem not in new:
+                pack.remove()
+        for oid in theirs & here.keys():
+            (folder / oid[:2] / oid[2:]).unlink(missing_ok=True)
+    repository.update_refs([f"delete {ref}" for ref in repository.refs(pins.HISTORY)])
+    return Slimmed(len(going), max(before - folder_size(folder), 0))
+
+
+def _packs(repository: Repository, folder: Path) -> Iterable[_Pack]:
+    """Return the packs that git may rewrite: none that somebody keeps, or that just comes."""
+    for index in folder.glob("pack-*.idx"):
+        stem = index.with_suffix("")
+        if stem.with_suffix(".keep").exists():
+            continue
+        with index.open("rb") as file:
+            listed: str = repository.git.git.show_index(istream=file)
+        objects = frozenset(line.split()[1] for line in listed.splitlines())
+        yield _Pack(stem, stem.with_suffix(".promisor").exists(), objects)
+
+
+def _objects(repository: Repository) -> dict[str, _Object]:
+    """Return every object that is here."""
+    options = "--batch-check=%(objectname) %(objecttype) %(objectsize)"
+    listed: str = repository.git.git.cat_file("--batch-all-objects", "--unordered", options)
+    lines = (line.split() for line in listed.splitlines())
+    return {oid: _Object(kind, int(size)) for oid, kind, size in lines}
+
+
+def _of_history(repository: Repository) -> frozenset[str]:
+    """Return of what the branches consist that a remote was just seen to have."""
+    if not repository.refs(pins.HISTORY):
+        return frozenset()
+    options = ["--objects", "--no-object-names", "--missing=allow-any"]
+    listed: str = repository.git.git.rev_list(*options, f"--glob={pins.HISTORY}")
+    return frozenset(listed.split())
+
+
+def _is_big(found: _Object | None) -> bool:
+    return found is not None and found.kind == "blob" and found.size > _SMALL_BYTES
+
+
+def _checked_out(repository: Repository) -> frozenset[str]:
+    """Return the blobs that the work tree has: without them git could not go back to them."""
+    if repository.git.bare:
+        return frozenset()
+    listed: str = repository.git.git.ls_files("-t", "--stage")
+    entries = (line.split(maxsplit=3) for line in listed.splitlines())
+    return frozenset(oid for tag, _, oid, _ in entries if tag == "H")
+
+
+def _write(
+    repository: Repository, folder: Path, objects: Iterable[str], promised: bool
+) -> Path | None:
+    """Write a pack of objects, None where there are none; return its path without an ending."""
+    lines = "".join(f"{oid}\n" for oid in objects)
+    pack = partial(repository.git.git.pack_objects, "--quiet", "--non-empty")
+    name = str(pack(str(folder / "pack"), istream=text_file(lines)))
+    if not name:
+        return None
+    stem = folder / f"pack-{name}"
+    if promised:
+        write_atomic(stem.with_suffix(".promisor"), b"")
+    return stem
