@@ -76,7 +76,7 @@ def test_everything_that_is_looked_at_is_listed(installed: Site) -> None:
         "disk",
         "poll",
     }
-    targets = {"target unix", "target hvt", "target spt", "target virtio"}
+    targets = {f"target {name}" for name in ("unix", "hvt", "spt", "virtio", "xen")}
     assert set(examine(installed)) == subjects | targets
 
 
