@@ -18,6 +18,9 @@ _KEY = re.compile(
 
 _MOST_BYTES = 8191
 
+# What parse-argv splits at (Char.Ascii.is_white of astring).
+_WHITE = " \t\n\v\f\r"
+
 
 def check(guest: Guest) -> None:
     """Raise ConfigError where a guest's arguments are unsound, or at odds with its networks."""
@@ -125,3 +128,28 @@ def quote(argument: str) -> str:
         key, equals, value = "", "", argument
     escaped = value.replace("\\", "\\\\").replace('"', '\\"')
     return f'{key}{equals}"{escaped}"'
+
+
+def split(text: str) -> list[str]:
+    """Return the arguments in a guest's command line, as MirageOS takes it apart.
+
+    What `quote` has written comes back. A quote that is left open ends with the text
+    (mirage/parse-argv). Raises ValueError where a backslash ends it, which MirageOS refuses.
+    """
+    words, quoted, escaped = [""], "", False
+    for char in text:
+        if escaped:
+            words[-1], escaped = words[-1] + char, False
+        elif char == "\\" and quoted != "'":
+            escaped = True
+        elif char == quoted:
+            quoted = ""
+        elif not quoted and char in "'\"":
+            quoted = char
+        elif not quoted and char in _WHITE:
+            words.append("")
+        else:
+            words[-1] += char
+    if escaped:
+        raise ValueError("a backslash ends it, which escapes nothing")
+    return [word for word in words if word]
