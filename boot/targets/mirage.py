@@ -60,6 +60,11 @@ def arguments(guest: Guest) -> tuple[str, ...]:
     return (*chain.from_iterable(passed), *guest.args)
 
 
+def bare(arguments: Iterable[str]) -> tuple[str, ...]:
+    """Return arguments without dashes, as a domain of MirageOS before 3.9 takes them."""
+    return tuple(argument.removeprefix("--") for argument in arguments)
+
+
 def addresses(config: NetworkConfig, version: tuple[int, int]) -> tuple[str, ...]:
     """Return the arguments that tell a guest its addresses, as its version of MirageOS takes them.
 

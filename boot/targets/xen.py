@@ -57,7 +57,7 @@ class Xen:
             guest = msgspec.structs.replace(guest, mirage="{}.{}".format(*_BEFORE_SOLO5))
         arguments = self.arguments(guest)
         if bare:
-            arguments = tuple(argument.removeprefix("--") for argument in arguments)
+            arguments = mirage.bare(arguments)
         settled = msgspec.structs.replace(
             guest.domain, type=kind, arguments="bare" if bare else "dashed"
         )
