@@ -10,7 +10,7 @@ import msgspec
 from mirage_hooks.boot import device, ownership, tables
 from mirage_hooks.boot.device import Forward
 from mirage_hooks.boot.errors import ConfigError, HostError, RepositoryError
-from mirage_hooks.boot.guest import Target, check_name, seconds
+from mirage_hooks.boot.guest import Target, XenMode, check_name, seconds
 
 T = TypeVar("T")
 
@@ -31,11 +31,16 @@ _LONGEST_FETCH = 3600.0
 
 
 class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What commits may ask for at most: targets, memory in MiB, an unpacked image in MiB."""
+    """What commits may ask for at most: targets, memory in MiB, an unpacked image in MiB.
+
+    Of Xen: CPUs of a domain, and how it is booted; for HVM root runs a QEMU in the first domain.
+    """
 
     targets: tuple[Target, ...] = ("unix",)
     memory: int = 1024
     image: int = 256
+    vcpus: int = 1
+    domains: tuple[XenMode, ...] = ("pv", "pvh")
 
 
 class Secrets(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -23,8 +23,8 @@ from mirage_hooks.boot import (
 from mirage_hooks.boot.artifact import Artifact, Missing, Provenance
 from mirage_hooks.boot.device import NetworkConfig, Volume
 from mirage_hooks.boot.errors import ConfigError, Error
-from mirage_hooks.boot.guest import Boot, Guest, check_name
-from mirage_hooks.boot.host import Host
+from mirage_hooks.boot.guest import Boot, Domain, Guest, check_name
+from mirage_hooks.boot.host import Host, Limits
 from mirage_hooks.boot.revision import Revision
 from mirage_hooks.boot.secrets import Vault
 from mirage_hooks.boot.store import Store
@@ -327,10 +327,25 @@ def admit(asked: Guest | Boot, bound: Host) -> None:
             f"target {asked.target} is not allowed on this host",
             f"`targets` in [limits] of {host.NAME} has: {', '.join(bound.limits.targets)}",
         )
+    if asked.target == "xen":
+        _admit_domain(asked.domain, bound.limits)
     if asked.user is not None or asked.target == "unix":
         check_user(asked.user)
     if isinstance(asked, Boot):
         binding.admit(asked, bound)
+
+
+def _admit_domain(asked: Domain, limits: Limits) -> None:
+    if asked.vcpus > limits.vcpus:
+        raise ConfigError(
+            f"vcpus {asked.vcpus} is more than this host allows ({limits.vcpus})",
+            f"raise `vcpus` in [limits] of {host.NAME}",
+        )
+    if asked.type is not None and asked.type not in limits.domains:
+        raise ConfigError(
+            f"a domain of type {asked.type} is not allowed on this host",
+            f"`domains` in [limits] of {host.NAME} has: {', '.join(limits.domains)}",
+        )
 
 
 def check_user(user: str | None) -> None:

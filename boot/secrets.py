@@ -1,6 +1,7 @@
 """Arguments that nobody is to read: from the host's own files, kept by a digest that tells nothing.
 
-They stand in orders.json, since the monitor needs them, and in the vault; nowhere else.
+They stand in orders.json, since the monitor needs them, in domain.cfg, since xl does, and in the
+vault; nowhere else.
 """
 
 import contextlib

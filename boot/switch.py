@@ -40,6 +40,7 @@ from mirage_hooks.boot.record import State
 from mirage_hooks.boot.secrets import Vault
 from mirage_hooks.boot.store import Store
 from mirage_hooks.boot.survey import how_lost
+from mirage_hooks.boot.targets import mirage
 from mirage_hooks.boot.targets.tenders import PATH
 from mirage_hooks.boot.targets.tending import NO_OTHERS, Start
 from mirage_hooks.boot.watch import Watch
@@ -244,11 +245,11 @@ class Switch:
             if target.outside
             else NO_OTHERS,
         )
-        _, shown = target.command(boot, start)
+        if boot.domain.arguments == "bare":
+            hidden = mirage.bare(hidden)
+        redact = secrets.words(_forms(hidden) - _forms(boot.arguments))
         whole = msgspec.structs.replace(boot, arguments=(*boot.arguments, *hidden))
         executable, argv = target.command(whole, start)
-        # Also as the command line has them: a target may quote.
-        redact = secrets.words({*hidden, *argv} - {*shown}) if hidden else []
         orders = Orders(
             guest=generation.guest,
             generation=generation.number,
@@ -309,6 +310,11 @@ def end(state: State, live: Generation, monitor: MonitorState | None, reason: st
     state.save(live.end(reason))
     if monitor is not None:
         control.stop(monitor)
+
+
+def _forms(arguments: tuple[str, ...]) -> set[str]:
+    """Return arguments as they are, and as a command line has them."""
+    return {*arguments, *map(mirage.quote, arguments)}
 
 
 def _last_line(log: Path) -> str:

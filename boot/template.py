@@ -13,6 +13,7 @@ from typing import TypeVar
 from mirage_hooks.boot import xlsyntax
 from mirage_hooks.boot.errors import ConfigError
 from mirage_hooks.boot.host import Host
+from mirage_hooks.boot.targets import mirage
 from mirage_hooks.boot.xlsyntax import PLACEHOLDER, Setting, Unfit
 
 T = TypeVar("T")
@@ -77,7 +78,9 @@ class _Reading:
                 raise Unfit(one.line, f"{one.key} is given more than once")
             seen.add(one.key)
             if one.key == "extra":
-                table["args"], domain["arguments"] = _arguments(self._text(one))
+                args, form = _arguments(one, self._text(one))
+                table |= args
+                domain |= form
             elif one.key in {"memory", "vif", "disk"}:
                 table |= self._of_guest(one)
             elif one.key in {"name", "vcpus", "type", "builder"}:
@@ -198,15 +201,20 @@ def _disk_parts(line: int, text: str) -> dict[str, str]:
     return found
 
 
-def _arguments(extra: str) -> tuple[list[str], str]:
-    """Return a guest's arguments, and which form they have in `extra`.
+def _arguments(setting: Setting, extra: str) -> tuple[dict[str, object], dict[str, object]]:
+    """Return a guest's arguments, and which form they have in `extra`; neither where it has none.
 
     Images of MirageOS 3 take `key=value`. They are written here as later ones have them.
     """
-    words = extra.split()
+    try:
+        words = mirage.split(extra)
+    except ValueError as error:
+        raise Unfit(setting.line, f"extra: {error}") from None
+    if not words:
+        return {}, {}
     if any(word.startswith("-") for word in words):
-        return words, "dashed"
-    return [f"--{word}" for word in words], "bare"
+        return {"args": words}, {"arguments": "dashed"}
+    return {"args": [f"--{word}" for word in words]}, {"arguments": "bare"}
 
 
 def _list(setting: Setting) -> tuple[str, ...]:

@@ -18,7 +18,7 @@ from mirage_hooks.boot.guest import check_name
 from mirage_hooks.boot.host import Host, Tenders
 from mirage_hooks.boot.record import State
 from mirage_hooks.boot.repository import Repository
-from mirage_hooks.boot.revision import Revision
+from mirage_hooks.boot.revision import Blob, Revision
 from mirage_hooks.boot.template import Bound
 
 
@@ -89,16 +89,27 @@ def _take_templates(document: TOMLDocument, tip: Revision) -> list[str]:
         table["template"] = path
         lines.append(f"found by convention: {name} has the template {path}")
         lines += _say_disks(name, table["image"], tip)
-        blob = artifact.locate(tip, path).blob
-        told = template.read(
-            blob.text(blob.size), blob.path, name, Bound.by(_parse(document, host.NAME))
-        )
-        networks = msgspec.convert(told.get("network", {}), dict[str, dict[str, Any]])
-        for bridge in {one["network"] for one in networks.values()}:
-            if _is_bridge(bridge) and bridge not in document.get("networks", {}):
-                tables = document.setdefault("networks", tomlkit.table(is_super_table=True))
-                tables.setdefault(bridge, tomlkit.table())["bridge"] = bridge
-                lines.append(f"network {bridge}: guests may be on that bridge, as {path} has it")
+        try:
+            lines += _bind_bridges(document, name, artifact.locate(tip, path).blob)
+        except (ConfigError, RepositoryError) as error:  # the host file may be what mends it
+            lines.append(f"{name} cannot be deployed yet: {error}")
+    return lines
+
+
+def _bind_bridges(document: TOMLDocument, name: str, blob: Blob) -> list[str]:
+    """Bind the bridges of this host that a guest's template names; say so, a line each.
+
+    Raises ConfigError for what it may not say, RepositoryError where it cannot be read.
+    """
+    lines = []
+    bound = Bound.by(_parse(document, host.NAME))
+    told = template.read(blob.text(blob.size), blob.path, name, bound)
+    networks = msgspec.convert(told.get("network", {}), dict[str, dict[str, Any]])
+    for bridge in {one["network"] for one in networks.values()}:
+        if _is_bridge(bridge) and bridge not in document.get("networks", {}):
+            tables = document.setdefault("networks", tomlkit.table(is_super_table=True))
+            tables.setdefault(bridge, tomlkit.table())["bridge"] = bridge
+            lines.append(f"network {bridge}: guests may be on that bridge, as {blob.path} has it")
     return lines
 
 

@@ -4,6 +4,7 @@ tests/xen/inside has the same on a real Xen.
 """
 
 import bz2
+import json
 import os
 import re
 import signal
@@ -193,6 +194,24 @@ def test_a_guest_for_whose_memory_xen_has_no_room_leaves_the_old_one_answering(
     net.publish("two")
     net.pull()
     assert net.page() == "one"
+
+
+def test_secret_arguments_have_the_form_of_the_others(net: NetSite) -> None:
+    net.hide("--hello=hidden")
+    net.command("deploy")
+    [domain] = Folder(net.xen).now().domains
+    assert str(domain.config["extra"]).split()[-2:] == ["ipv4-gateway=10.0.0.1", "hello=hidden"]
+    assert net.page() == "hidden"
+
+
+def test_what_is_redacted_is_a_secret_as_it_is_and_as_the_command_line_has_it(net: NetSite) -> None:
+    net.hide(r'hello=a"b\c1234')
+    net.command("deploy")
+    [domain] = Folder(net.xen).now().domains
+    quoted = r'"hello=a\"b\\c1234"'
+    assert str(domain.config["extra"]).endswith(f" {quoted}")
+    orders = json.loads((net.state.generation_folder("www", 1) / "orders.json").read_text())
+    assert {quoted, r'hello=a"b\c1234', r'a"b\c1234'} < set(orders["redact"])
 
 
 def test_the_doctor_says_how_much_memory_xen_has_left(net: NetSite) -> None:

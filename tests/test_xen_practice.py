@@ -158,6 +158,28 @@ def test_a_template_with_an_unknown_key_changes_nothing(practice: NetSite) -> No
     assert practice.page() == "one"
 
 
+@pytest.mark.parametrize(
+    ("bad", "said"),
+    [
+        (b"disk=['phy:/dev/vg/www,xvda,w']", "line 7: disk: /dev/vg/www is no volume of this host"),
+        (b"cpus='1'", "line 7: cpus is no setting that a template may have here"),
+        (b"# the g\xfcest book", "is not UTF-8 text"),
+    ],
+)
+def test_a_template_that_does_not_do_is_said_and_keeps_no_host_from_being_installed(
+    practice: NetSite, bad: bytes, said: str
+) -> None:
+    (practice.upstream / "xl.conf.in").write_bytes(XL_CONF_IN.encode() + bad + b"\n")
+    practice.commit("the site's own")
+    practice.git("pull", "-q")
+    told = install(practice, "mortio")
+    assert "mortio cannot be deployed yet: xl.conf.in" in told
+    assert said in told
+    assert guests_of(practice)["mortio"]["template"] == "xl.conf.in"
+    deploy = practice.command("deploy", check=False)
+    assert (deploy.returncode != 0, said in deploy.stderr) == (True, True)
+
+
 XL_IN = """\
 name = '@NAME@'
 kernel = '@KERNEL@'

@@ -18,6 +18,9 @@ _KEY = re.compile(
 
 _MOST_BYTES = 8191
 
+# What parse-argv splits at (Char.Ascii.is_white of astring).
+_WHITE = " \t\n\v\f\r"
+
 
 def check(guest: Guest) -> None:
     """Raise ConfigError where a guest's arguments are unsound, or at odds with its networks."""
@@ -55,6 +58,11 @@ def arguments(guest: Guest) -> tuple[str, ...]:
     """Return a guest's arguments: those of its networks, then its own. Raises ConfigError."""
     passed = (addresses(one, guest.mirage_version) for one in guest.network.values())
     return (*chain.from_iterable(passed), *guest.args)
+
+
+def bare(arguments: Iterable[str]) -> tuple[str, ...]:
+    """Return arguments without dashes, as a domain of MirageOS before 3.9 takes them."""
+    return tuple(argument.removeprefix("--") for argument in arguments)
 
 
 def addresses(config: NetworkConfig, version: tuple[int, int]) -> tuple[str, ...]:
@@ -125,3 +133,28 @@ def quote(argument: str) -> str:
         key, equals, value = "", "", argument
     escaped = value.replace("\\", "\\\\").replace('"', '\\"')
     return f'{key}{equals}"{escaped}"'
+
+
+def split(text: str) -> list[str]:
+    """Return the arguments in a guest's command line, as MirageOS takes it apart.
+
+    What `quote` has written comes back. A quote that is left open ends with the text
+    (mirage/parse-argv). Raises ValueError where a backslash ends it, which MirageOS refuses.
+    """
+    words, quoted, escaped = [""], "", False
+    for char in text:
+        if escaped:
+            words[-1], escaped = words[-1] + char, False
+        elif char == "\\" and quoted != "'":
+            escaped = True
+        elif char == quoted:
+            quoted = ""
+        elif not quoted and char in "'\"":
+            quoted = char
+        elif not quoted and char in _WHITE:
+            words.append("")
+        else:
+            words[-1] += char
+    if escaped:
+        raise ValueError("a backslash ends it, which escapes nothing")
+    return [word for word in words if word]

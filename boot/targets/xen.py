@@ -57,7 +57,7 @@ class Xen:
             guest = msgspec.structs.replace(guest, mirage="{}.{}".format(*_BEFORE_SOLO5))
         arguments = self.arguments(guest)
         if bare:
-            arguments = tuple(argument.removeprefix("--") for argument in arguments)
+            arguments = mirage.bare(arguments)
         settled = msgspec.structs.replace(
             guest.domain, type=kind, arguments="bare" if bare else "dashed"
         )
@@ -142,7 +142,11 @@ def config(boot: Boot, start: Start, name: str, identity: str) -> str:
 
 def _vif(boot: Boot, device: str, link: str) -> str:
     nic = boot.nics[device]
-    parts = {"mac": nic.mac, "bridge": nic.link, "script": nic.script, "vifname": link}
+    # HVM has an emulated NIC beside the vif, which no MirageOS guest needs: its tap `NAME-emu`,
+    # as hotplug scripts rename it (Debian's vif-common.sh), is longer than a link may be called.
+    kind = "vif" if boot.domain.type == "hvm" else None
+    parts = {"type": kind, "mac": nic.mac, "bridge": nic.link}
+    parts |= {"script": nic.script, "vifname": link}
     return ",".join(f"{key}={value}" for key, value in parts.items() if value is not None)
 
 

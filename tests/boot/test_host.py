@@ -31,10 +31,11 @@ def test_a_host_runs_unix_guests_only_where_nothing_else_is_said() -> None:
 def test_a_host_file_says_all_that_it_may() -> None:
     text = (
         'branch = "live"\nuser = "mirage"\nguests = ["www"]\nkeep = 5\n'
-        '[limits]\ntargets = ["unix", "hvt"]\nmemory = 512\nimage = 64\n'
+        '[limits]\ntargets = ["unix", "hvt"]\nmemory = 512\nimage = 64\nvcpus = 2\n'
+        'domains = ["pvh"]\n'
         '[guest.www]\nuser = "www"\n[secrets.www]\nargs_file = "/etc/mirage/www.args"\n'
     )
-    limits = Limits(targets=("unix", "hvt"), memory=512, image=64)
+    limits = Limits(("unix", "hvt"), memory=512, image=64, vcpus=2, domains=("pvh",))
     expected = Host(
         "live",
         user="mirage",

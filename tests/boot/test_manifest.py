@@ -15,7 +15,7 @@ from mirage_hooks.boot import host, manifest
 from mirage_hooks.boot.artifact import Missing
 from mirage_hooks.boot.device import NetworkConfig
 from mirage_hooks.boot.errors import ConfigError, Error, ImageError, RepositoryError
-from mirage_hooks.boot.guest import Check, Guest, Restart
+from mirage_hooks.boot.guest import Boot, Check, Domain, Guest, Restart
 from mirage_hooks.boot.host import Host, Limits, Secrets
 from mirage_hooks.boot.manifest import DesiredState
 from mirage_hooks.boot.repository import Repository
@@ -346,6 +346,41 @@ def test_a_target_that_the_host_does_not_allow_is_refused(refusal: Refusal, targ
 def test_a_guest_is_refused_where_the_host_allows_another_target_only(refusal: Refusal) -> None:
     bound = Host("main", user=USER, limits=Limits(targets=("hvt",)))
     assert refusal(WWW, bound) == "guest www: target unix is not allowed on this host"
+
+
+XEN = '[guest.www]\ntarget = "xen"\nimage = "x"\n[guest.www.domain]\n'
+
+
+def test_a_domain_has_one_vcpu_where_the_host_says_nothing(refusal: Refusal) -> None:
+    bound = Host("main", user=USER, limits=Limits(targets=("xen",)))
+    message = "guest www: vcpus 2 is more than this host allows (1)"
+    assert refusal(f"{XEN}vcpus = 2\n", bound) == message
+
+
+def test_a_domain_for_hvm_is_refused_where_the_host_says_nothing(refusal: Refusal) -> None:
+    bound = Host("main", user=USER, limits=Limits(targets=("xen",)))
+    message = "guest www: a domain of type hvm is not allowed on this host"
+    assert refusal(f'{XEN}type = "hvm"\n', bound) == message
+
+
+def test_a_domain_may_be_what_the_host_allows(read: Read) -> None:
+    limits = Limits(targets=("xen",), vcpus=2, domains=("hvm",))
+    bound = Host("main", user=USER, limits=limits)
+    found = read(f'{XEN}vcpus = 2\ntype = "hvm"\n', bound)["www"]
+    assert found.domain == Domain(type="hvm", vcpus=2)
+
+
+def test_a_template_asks_for_no_more_than_the_host_allows(folder: Path) -> None:
+    text = '[guest.www]\ntarget = "xen"\nimage = "x"\ntemplate = "xl.conf.in"\n'
+    revision = commit(folder, text, {"xl.conf.in": b"type = 'hvm'"})
+    with pytest.raises(ConfigError, match="type hvm is not allowed on this host"):
+        manifest.read_guests(revision, Host("main", user=USER, limits=Limits(targets=("xen",))))
+
+
+def test_a_recorded_domain_is_refused_whose_type_the_host_allows_no_more() -> None:
+    bound = Host("main", limits=Limits(targets=("xen",), domains=("pvh",)))
+    with pytest.raises(ConfigError, match="type pv is not allowed on this host"):
+        manifest.admit(Boot(target="xen", image="x", domain=Domain(type="pv")), bound)
 
 
 @root_only

@@ -223,8 +223,8 @@ def test_more_arguments_than_solo5_has_room_for_are_refused(arguments: list[str]
         ("  ", []),
     ],
 )
-def test_the_splitter_of_these_tests_splits_as_upstream_says(text: str, words: list[str]) -> None:
-    assert split(text) == words
+def test_a_command_line_is_split_as_upstream_says(text: str, words: list[str]) -> None:
+    assert split(text) == mirage.split(text) == words
 
 
 @given(st.lists(st.text(min_size=1)))
@@ -244,3 +244,17 @@ def test_a_plain_argument_is_passed_unquoted(argument: str) -> None:
 
 def test_only_the_value_of_an_option_is_quoted() -> None:
     assert quote("--hello=a b") == '--hello="a b"'
+
+
+@given(st.lists(st.text(min_size=1) | st.text("-=a '\"\\\t", min_size=1)))
+def test_what_was_quoted_is_split_into_what_it_was(arguments: list[str]) -> None:
+    assert mirage.split(" ".join(map(quote, arguments))) == arguments
+
+
+def test_a_quote_that_is_left_open_ends_with_the_command_line() -> None:
+    assert mirage.split("a --hello=it's all right") == ["a", "--hello=its all right"]
+
+
+def test_a_command_line_that_a_backslash_ends_is_refused() -> None:
+    with pytest.raises(ValueError, match="a backslash ends it"):
+        mirage.split("a b\\")

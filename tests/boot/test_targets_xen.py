@@ -94,6 +94,11 @@ def test_a_vif_has_its_mac_its_bridge_and_a_name() -> None:
     assert told["vif"] == (f"mac={MAC},bridge=xenbr0,vifname=mh0123456789ab",)
 
 
+def test_a_vif_of_hvm_has_no_emulated_nic_beside_it() -> None:
+    told = config(boot(guest(Domain(type="hvm")), PVH))
+    assert told["vif"] == (f"type=vif,mac={MAC},bridge=xenbr0,vifname=mh0123456789ab",)
+
+
 def test_a_disk_is_told_by_its_name_in_the_domain() -> None:
     booted = boot(guest(), PV)
     volumes = {"xvdb": Volume("/srv/a,b.img", readonly=True)}

@@ -98,6 +98,24 @@ def test_arguments_with_dashes_are_kept_as_they_are() -> None:
 
 
 @pytest.mark.parametrize(
+    ("extra", "args", "form"),
+    [
+        ("""'--hello="a b" -v'""", ["--hello=a b", "-v"], "dashed"),
+        (r"""'--hello=a\\ "b'""", ["--hello=a b"], "dashed"),
+        ("""'hello="a b"'""", ["--hello=a b"], "bare"),
+        ("""'"hello=a b" x=1'""", ["--hello=a b", "--x=1"], "bare"),
+    ],
+)
+def test_arguments_are_taken_apart_as_mirageos_does(extra: str, args: list[str], form: str) -> None:
+    assert table(f"extra={extra}") == {"args": args, "domain": {"arguments": form}}
+
+
+@pytest.mark.parametrize("extra", ["''", "' '", "'\"\"'"])
+def test_no_arguments_have_no_form(extra: str) -> None:
+    assert table(f"extra={extra}") == {}
+
+
+@pytest.mark.parametrize(
     "disk",
     [
         "phy:/dev/vg/tls,xvdb,r",
@@ -129,6 +147,7 @@ def test_a_bridge_that_is_bound_to_no_network_stands_for_one_of_its_name() -> No
         ("name='a'\n\n@TLS@", 3, "@TLS@ is no placeholder"),
         ("name='@SITE@'", 1, "@SITE@ is no placeholder"),
         ("extra='@BLOCK:x@'", 1, "@BLOCK:x@ is no placeholder"),
+        ("extra='a=b\\\\'", 1, "extra: a backslash ends it"),
         ("kernel='/boot/vmlinuz'", 1, "kernel has to be '@KERNEL@'"),
         ("memory='lots'", 1, "memory 'lots' is no number"),
         ("memory=['1']", 1, "memory is no list"),

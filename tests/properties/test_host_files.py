@@ -22,6 +22,8 @@ LIMITS = st.fixed_dictionaries(
         "targets": TARGETS,
         "memory": st.integers(1, 2**40),
         "image": st.integers(1, 2**20),
+        "vcpus": st.integers(1, 128),
+        "domains": st.lists(st.sampled_from(["pv", "pvh", "hvm"]), max_size=3),
     },
 )
 # What a guest's table says is judged where the manifest is read: here it is taken as it is.
@@ -60,8 +62,8 @@ def test_a_host_that_may_be_is_read_as_it_was_written(tables: Tables) -> None:
     limits, user, guest = tables.get("limits", {}), tables.get("user"), tables.get("guest", {})
     assert isinstance(limits, dict)
     assert isinstance(guest, dict)
-    if "targets" in limits:
-        limits = {**limits, "targets": tuple(limits["targets"])}
+    for key in {"targets", "domains"} & limits.keys():
+        limits = {**limits, key: tuple(limits[key])}
     expected = Host(
         str(tables["branch"]),
         user=None if user is None else str(user),
@@ -78,7 +80,7 @@ def test_a_host_that_may_be_is_read_as_it_was_written(tables: Tables) -> None:
 def test_an_unknown_key_is_refused_wherever_it_stands(
     tables: Tables, path: tuple[str, ...], key: str, value: object
 ) -> None:
-    assume(key not in {"branch", "user", "limits", "guest", "targets", "memory", "image"})
+    assume(key not in {"branch", "user", "limits", "guest", *Limits.__struct_fields__})
     inner: Tables = tables
     for name in path:
         found = inner.setdefault(name, {})
