@@ -72,6 +72,8 @@ def find(revision: Revision, name: str, target: Target, compression: str | None)
         held = convention.find(revision).guests
         guests = [Guest(one.name, one.target, one.image) for one in held]
     ours = [one for one in guests if one.name == name and (described or one.target == target)]
+    if not ours and not described:
+        ours = _same_site(guests, name, target)
     # A name that is there twice is there packed in several ways.
     fitting = [one for one in ours if compression in {None, _named(one.image)}]
     if ours and not fitting and _named(ours[0].image) is not None:
@@ -86,6 +88,14 @@ def find(revision: Revision, name: str, target: Target, compression: str | None)
     others = [one for one in guests if one not in ours]
     parts = _as_described(guest, others) if described else _by_convention(revision, guest, others)
     return Shelf(guest, tuple(parts), packing, described and bool(ours))
+
+
+def _same_site(guests: list[Guest], name: str, target: Target) -> list[Guest]:
+    """Return the guest that is a site's, with or without the dots of its name; [] for several."""
+    alike = [
+        one for one in guests if one.target == target and convention.is_same_site(one.name, name)
+    ]
+    return alike if len({one.name for one in alike}) == 1 else []
 
 
 def _as_described(guest: Guest, others: list[Guest]) -> Iterator[Part]:

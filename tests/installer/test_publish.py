@@ -110,6 +110,13 @@ def test_the_path_is_the_one_that_the_repository_had_so_far(job: Publisher) -> N
     assert located(job, f"unix/{SECOND}/mir-www.unix.gz")[:2] == b"\x1f\x8b"
 
 
+def test_a_site_goes_where_its_name_is_without_dots(job: Publisher) -> None:
+    job.bring({f"unix/{SECOND}/mortio.unix.gz": "x", "unix/latest": SECOND})
+    job.publish(guest="mort.io")
+    assert f"unix/{FIRST}/mortio.unix.gz" in job.paths()
+    assert not any("mort.io" in path for path in job.paths())
+
+
 @pytest.mark.parametrize("guest", ["www", "mir-www", "www.hvt", "a.b-c_d", "mir-mir-"])
 def test_convention_knows_the_guest_that_was_published(job: Publisher, guest: str) -> None:
     job.publish(guest=guest)
