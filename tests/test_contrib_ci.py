@@ -106,6 +106,15 @@ def test_travis_publishes_xen_from_main_alone() -> None:
     assert deploying[0]["deploy"]["on"] == {"branch": "main"}
 
 
+@each
+def test_what_is_to_be_installed_is_handed_on_and_named(system: System) -> None:
+    lines = system.file.read_text().splitlines()
+    named = [line for line in lines if "mirage_hooks" in line.lower()]
+    assert named[0].startswith("#")
+    # GitLab and Travis hand on what their settings have.
+    assert len(named) > 1 or system in (GITLAB, TRAVIS)
+
+
 @pytest.mark.parametrize("system", [GITHUB, FORGEJO, WOODPECKER], ids=str)
 def test_no_step_but_the_one_that_publishes_sees_the_key(system: System) -> None:
     file = system.read()
