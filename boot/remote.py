@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from mirage_hooks.boot import bounded, pins
 from mirage_hooks.boot.errors import RepositoryError
-from mirage_hooks.boot.fetching import explained
+from mirage_hooks.boot.fetching import explained, without_secrets
 from mirage_hooks.boot.repository import Repository
 
 _SECONDS = 300
@@ -114,7 +114,8 @@ class Branch:
             why = f"it took more than {_SECONDS} s"
         else:
             why = explained(code, said)
-        return RepositoryError(f"{self.name} {what} {self.remote}: {why}", _MENDED)
+        where = without_secrets(self.remote)
+        return RepositoryError(f"{self.name} {what} {where}: {why}", _MENDED)
 
 
 def choose(repository: Repository, branch: str | None) -> Branch:

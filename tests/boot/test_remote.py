@@ -32,6 +32,12 @@ def test_a_server_that_does_not_answer_is_left_in_time(
     assert time.monotonic() - began < 8
 
 
+def test_no_token_of_a_remotes_url_is_said(job: Publisher) -> None:
+    with pytest.raises(RepositoryError, match="cannot be fetched from http://127") as refused:
+        Branch(Repository(job.clone), "http://me:hunter2@127.0.0.1:1/x.git", "main").fetch()
+    assert "hunter2" not in str(refused.value)
+
+
 def test_it_is_the_branch_that_is_checked_out(job: Publisher) -> None:
     assert chosen(job) == ("origin", "main")
 
