@@ -32,7 +32,8 @@ class _System:
     """How a CI system tells of its runs.
 
     `marks`, `requests` and `tags` are patterns of variables: one that matches wholly makes it a run
-    of this system, of a pull request, of a tag. `repository` and `url` are made of variables.
+    of this system, of what is or may stand for a pull request, of a tag. `repository` and `url` are
+    made of variables.
     """
 
     name: str
@@ -52,7 +53,10 @@ _AS_GITHUB = {
     "branch": "GITHUB_REF_NAME",
     "repository": "{GITHUB_SERVER_URL}/{GITHUB_REPOSITORY}",
 }
-_GITHUB_REQUESTS = {"GITHUB_EVENT_NAME": "pull_request.*", "GITHUB_HEAD_REF": _SET}
+# For a comment on a request, and for what runs after one's run (issue_comment, workflow_run), it is
+# the default branch. So the events are told that are no one's but of who may push.
+_GITHUB_OWN = "push|workflow_dispatch|schedule|repository_dispatch"
+_GITHUB_REQUESTS = {"GITHUB_EVENT_NAME": f"(?!({_GITHUB_OWN})$).*", "GITHUB_HEAD_REF": _SET}
 _GITHUB_TAGS = {"GITHUB_REF_TYPE": "tag"}
 _GITHUB_RUNS = "{GITHUB_SERVER_URL}/{GITHUB_REPOSITORY}/actions/runs/"
 
@@ -132,7 +136,8 @@ def admit(run: Run, branch: str) -> None:
     """Raise ConfigError for a run from which nothing is published: not of that branch alone."""
     if run.pull_request:
         raise ConfigError(
-            f"{run.system} runs this for a pull request: nothing is published from one",
+            f"{run.system} runs this for a pull request, or an event that may stand for one: "
+            "nothing is published",
             f"have the job run for pushes to {branch} only",
         )
     if run.branch != branch:

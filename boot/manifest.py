@@ -173,8 +173,9 @@ def _fill_in(
 def describe(revision: Revision, others: Mapping[str, dict[str, object]]) -> list[Guest] | None:
     """Return the guests of a revision, each sound in itself and bound to no host.
 
-    `others` are those of a host file, where there is one. None where nobody describes any. Raises
-    ConfigError, RepositoryError.
+    `others` are those of a host file, where there is one. One whose template is not there yet is
+    without what that would say. None where nobody describes any. Raises ConfigError,
+    RepositoryError.
     """
     described = _tables(revision, NAME)
     whole = {name: table for name, table in others.items() if set(table) >= _WHOLE}
@@ -186,8 +187,8 @@ def describe(revision: Revision, others: Mapping[str, dict[str, object]]) -> lis
             _refuse_host_keys(name, table, NAME)
         try:
             filled, _ = _fill_in(revision, name, table, template.Bound())
-        except Missing as missing:
-            raise ConfigError(f"{NAME}: guest {name}: {missing.message}") from None
+        except Missing:
+            filled = table
         guest = _convert(name, filled, NAME, None)
         try:
             _check_paths(guest)

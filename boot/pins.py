@@ -3,6 +3,7 @@
 They are this host's own, and hidden from whoever fetches from the repository or pushes to it.
 """
 
+import hashlib
 import os
 import time
 from collections.abc import Set
@@ -16,13 +17,19 @@ _OURS = "refs/mirage-hooks"
 _FOLDER = f"{_OURS}/keep"
 # What the upstream of the branch that deploys had when it was last fetched.
 UPSTREAM = f"{_OURS}/upstream"
-# What the branch had, to which an image was last published from here.
-PUBLISHED = f"{_OURS}/published"
+_PUBLISHED = f"{_OURS}/published"
 # What the branches of a remote had, while it is found out what need not be here.
 HISTORY = f"{_OURS}/history"
 _BACKUP = f"{_OURS}/backup"
 _SECTION = "transfer"
 _HIDDEN = f"{_SECTION}.hideRefs"
+
+
+def published(remote: str, branch: str) -> str:
+    """Return the ref of what a branch of a remote had when an image was last published to it."""
+    # By digest: a remote may be a URL, and there may be branches `a` and, later, `a/b`.
+    digest = hashlib.sha256(f"{remote} {branch}".encode()).hexdigest()
+    return f"{_PUBLISHED}/{digest}"
 
 
 def update(repository: Repository, wanted: Set[str]) -> Set[str]:
@@ -64,8 +71,9 @@ def backups(repository: Repository) -> list[str]:
 def remove(repository: Repository) -> None:
     """Drop every pin, and the folders git leaves behind; no backup. Raises RepositoryError."""
     update(repository, frozenset())
-    there = [ref for ref in (UPSTREAM, PUBLISHED) if repository.resolve(ref) is not None]
-    repository.update_refs([f"delete {ref}" for ref in [*there, *repository.refs(HISTORY)]])
+    there = [UPSTREAM] if repository.resolve(UPSTREAM) is not None else []
+    there += [*repository.refs(_PUBLISHED), *repository.refs(HISTORY)]
+    repository.update_refs([f"delete {ref}" for ref in there])
     for folder in ("", "logs"):
         with suppress(OSError):  # none was made, or there is more in it
             (repository.common_dir / folder / _OURS).rmdir()

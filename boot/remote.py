@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from mirage_hooks.boot import bounded, pins
 from mirage_hooks.boot.errors import RepositoryError
-from mirage_hooks.boot.fetching import explained
+from mirage_hooks.boot.fetching import explained, without_secrets
 from mirage_hooks.boot.repository import Repository
 
 _SECONDS = 300
@@ -57,7 +57,7 @@ class Branch:
         for _ in range(_TRIES):
             code, said = self._fetch()
             if code == 0:
-                return self.repository.resolve(pins.PUBLISHED)
+                return self.repository.resolve(self._ref)
             if _GONE.search(said):
                 heads = self._heads()
                 if not heads:
@@ -65,7 +65,7 @@ class Branch:
                 if f"refs/heads/{self.name}" not in heads:
                     break
                 continue  # somebody has just made it
-            if pins.PUBLISHED not in said or not _RACE.search(said):
+            if self._ref not in said or not _RACE.search(said):
                 break
             time.sleep(random.uniform(0, 1))  # noqa: S311 - somebody else publishes from here
         raise self._away("cannot be fetched from", code, said)
@@ -84,8 +84,12 @@ class Branch:
             return None
         return Refused(_RACE.search(said) is not None, self._away("is not taken by", code, said))
 
+    @property
+    def _ref(self) -> str:
+        return pins.published(self.remote, self.name)
+
     def _fetch(self) -> tuple[int, str]:
-        spec = f"+refs/heads/{self.name}:{pins.PUBLISHED}"
+        spec = f"+refs/heads/{self.name}:{self._ref}"
         options = ("--no-tags", "--no-recurse-submodules", "--no-auto-gc", "--no-write-fetch-head")
         return self._git("fetch", *options, self.remote, spec)
 
@@ -106,7 +110,8 @@ class Branch:
             why = f"it took more than {_SECONDS} s"
         else:
             why = explained(code, said)
-        return RepositoryError(f"{self.name} {what} {self.remote}: {why}", _MENDED)
+        where = without_secrets(self.remote)
+        return RepositoryError(f"{self.name} {what} {where}: {why}", _MENDED)
 
 
 def choose(repository: Repository, branch: str | None) -> Branch:

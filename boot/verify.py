@@ -102,6 +102,8 @@ class Verifier:
         image = self._unpack(blob)
         for path in guest.disks.values():
             self._try_disk(artifact.locate(revision, path).blob)
+        if guest.template is not None:
+            artifact.locate(revision, guest.template)
         if described and guest.target in targets.known():
             targets.refuse_unfit(blob.path, guest, image)
         else:

@@ -66,6 +66,10 @@ REQUESTS = {
         "GITHUB_HEAD_REF": "evil",
     },
     "GitHub's review": {**GITHUB, "GITHUB_EVENT_NAME": "pull_request_review"},
+    "GitHub's workflow_run": {**GITHUB, "GITHUB_EVENT_NAME": "workflow_run"},
+    "GitHub's comment": {**GITHUB, "GITHUB_EVENT_NAME": "issue_comment"},
+    "GitHub's without a name": {**GITHUB, "GITHUB_EVENT_NAME": ""},
+    "Forgejo's comment": {**FORGEJO, "GITHUB_EVENT_NAME": "issue_comment"},
     "Forgejo's pull_request": {**FORGEJO, "GITHUB_EVENT_NAME": "pull_request"},
     "GitLab's merge request": {
         **GITLAB,

@@ -98,12 +98,31 @@ def test_gitlab_publishes_xen_for_pushes_to_main_alone() -> None:
     assert job["rules"] == [{"if": '$CI_PIPELINE_SOURCE == "push" && $CI_COMMIT_BRANCH == "main"'}]
 
 
+def test_github_ends_a_run_when_the_next_push_comes() -> None:
+    group = "${{ github.workflow }}-${{ github.ref }}"
+    assert GITHUB.read()["concurrency"] == {"group": group, "cancel-in-progress": True}
+
+
+def test_gitlab_knows_that_a_publish_is_a_deployment_of_which_one_goes_on_at_a_time() -> None:
+    job = GITLAB.read()["publish"]
+    assert (job["environment"], job["resource_group"]) == ("deployment", "deployment")
+
+
 def test_travis_publishes_xen_from_main_alone() -> None:
     # Travis deploys nothing for pull requests.
     deploying = [job for job in TRAVIS.read()["jobs"]["include"] if "deploy" in job]
     assert [job["env"].split()[0] for job in deploying] == ["VARIANT=xen"]
     assert deploying[0]["deploy"]["script"] == PUBLISH
     assert deploying[0]["deploy"]["on"] == {"branch": "main"}
+
+
+@each
+def test_what_is_to_be_installed_is_handed_on_and_named(system: System) -> None:
+    lines = system.file.read_text().splitlines()
+    named = [line for line in lines if "mirage_hooks" in line.lower()]
+    assert named[0].startswith("#")
+    # GitLab and Travis hand on what their settings have.
+    assert len(named) > 1 or system in (GITLAB, TRAVIS)
 
 
 @pytest.mark.parametrize("system", [GITHUB, FORGEJO, WOODPECKER], ids=str)

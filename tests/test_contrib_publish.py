@@ -21,7 +21,7 @@ from ci_files import PUBLISH, System, each
 from guests_built import Built
 from mirage_hooks.boot import artifact
 from publisher import Publisher
-from site_copy import SiteCopy, leaving, page_manifest
+from site_copy import RECORDER, SiteCopy, leaving, page_manifest
 from support import COMMAND, run, wait_for
 
 
@@ -137,7 +137,7 @@ def test_a_request_to_merge_publishes_nothing_even_if_its_file_has_it(
     system: System, publishing: Publishing, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tell(monkeypatch, system.request)
-    assert "runs this for a pull request: nothing is published from one" in refused(publishing)
+    assert "runs this for a pull request, or an event that may stand for one" in refused(publishing)
 
 
 @each
@@ -248,6 +248,17 @@ def test_what_gets_ci_nowhere_fails_the_job_and_leaves_nothing(
     assert said in done.stderr
     assert (done.returncode != 0, over_ssh.deployment.count()) == (True, 0)
     assert list(over_ssh.temporary.iterdir()) == []
+
+
+def test_what_is_to_be_installed_has_to_be_said(
+    over_ssh: Publishing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (over_ssh.site.programs / "mirage-hooks").unlink()
+    over_ssh.site.put("python3", RECORDER)
+    monkeypatch.setenv("PATH", f"{over_ssh.site.programs}:/usr/bin:/bin")
+    done = over_ssh.publish()
+    assert "MIRAGE_HOOKS: says what to install" in done.stderr
+    assert (done.returncode != 0, over_ssh.site.calls()[-1].startswith("python3")) == (True, False)
 
 
 def test_a_server_that_never_answers_ends_the_job_in_time_which_is_shortened_here(

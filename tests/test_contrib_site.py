@@ -164,6 +164,16 @@ def test_what_is_not_committed_is_not_published(copied: SiteCopy) -> None:
     assert not any("publish" in call for call in copied.calls())
 
 
+def test_what_git_cannot_tell_is_said_in_its_own_words(copied: SiteCopy) -> None:
+    copied.put("mirage-hooks", RECORDER)
+    make(copied, "configure.xen", "build")
+    (copied.folder / ".git").rename(copied.folder / "gone")
+    done = make(copied, "publish", check=False)
+    assert (done.returncode, "not a git repository" in done.stderr) == (2, True)
+    assert "not committed" not in done.stderr
+    assert not any("publish" in call for call in copied.calls())
+
+
 def test_a_publish_that_fails_fails_make(copied: SiteCopy) -> None:
     copied.put("mirage-hooks", "#!/bin/sh\nexit 1\n")
     make(copied, "configure.xen", "build")

@@ -217,6 +217,12 @@ def test_what_is_not_there_yet_is_said_and_no_error(folder: Path, missing: str, 
     assert find(folder) == [Finding(head, "www", text)]
 
 
+def test_nor_is_a_template_that_is_not_there_yet(folder: Path) -> None:
+    table = '[guest.www]\ntarget = "xen"\nimage = "www.xen"\ntemplate = "www.xl.in"\n'
+    head = commit(folder, {"mirage-hooks.toml": table.encode(), "www.xen": XEN})
+    assert find(folder) == [Finding(head, "www", "there is no image www.xl.in")]
+
+
 # What is broken.
 
 

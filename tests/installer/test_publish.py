@@ -110,6 +110,13 @@ def test_the_path_is_the_one_that_the_repository_had_so_far(job: Publisher) -> N
     assert located(job, f"unix/{SECOND}/mir-www.unix.gz")[:2] == b"\x1f\x8b"
 
 
+def test_a_site_goes_where_its_name_is_without_dots(job: Publisher) -> None:
+    job.bring({f"unix/{SECOND}/mortio.unix.gz": "x", "unix/latest": SECOND})
+    job.publish(guest="mort.io")
+    assert f"unix/{FIRST}/mortio.unix.gz" in job.paths()
+    assert not any("mort.io" in path for path in job.paths())
+
+
 @pytest.mark.parametrize("guest", ["www", "mir-www", "www.hvt", "a.b-c_d", "mir-mir-"])
 def test_convention_knows_the_guest_that_was_published(job: Publisher, guest: str) -> None:
     job.publish(guest=guest)
@@ -253,6 +260,64 @@ def test_what_the_manifest_has_behind_the_pointer_goes_along(job: Publisher) -> 
     assert located(job, "unix/{latest}/sub/api") == b"#!/bin/sh\n"
 
 
+DOMAIN = """
+[guest.api]
+target = "xen"
+image = "unix/{latest}/api.xen"
+template = "unix/{latest}/api.xl.in"
+[guest.api.block.storage]
+image = "unix/{latest}/fat1.img"
+"""
+BESIDE = {"api.xen": "xen", "api.xl.in": "memory = 64\n", "fat1.img": "FAT"}
+
+
+def test_disk_images_and_templates_of_the_manifest_go_along(job: Publisher) -> None:
+    job.bring({f"unix/old/{name}": text for name, text in BESIDE.items()})
+    job.bring({"mirage-hooks.toml": DESCRIBED + DOMAIN, "unix/latest": "old"})
+    for number, commit in enumerate((FIRST, SECOND)):
+        job.publish(content=other(number), commit=commit)
+        for name, text in BESIDE.items():
+            assert located(job, f"unix/{{latest}}/{name}") == text.encode()
+
+
+def test_so_do_those_that_convention_has(job: Publisher) -> None:
+    job.bring({f"unix/old/{name}": text for name, text in BESIDE.items()})
+    job.bring({"unix/latest": "old"})
+    job.publish()
+    for name, text in BESIDE.items():
+        assert located(job, f"unix/{{latest}}/{name}") == text.encode()
+
+
+def test_a_template_that_is_still_to_come_keeps_nobody_waiting(job: Publisher) -> None:
+    job.bring({"mirage-hooks.toml": DESCRIBED + DOMAIN})
+    job.publish()
+    assert bz2.decompress(located(job, "unix/{latest}/www.unix")) == SCRIPT
+
+
+def test_another_guests_disk_image_is_never_overwritten(job: Publisher) -> None:
+    job.bring({f"unix/old/{name}": text for name, text in BESIDE.items()})
+    job.bring({"mirage-hooks.toml": DESCRIBED + DOMAIN, "unix/latest": "old"})
+    (job.folder / "fat1.img").write_text("ours")
+    refused = job.publish("--with", job.folder / "fat1.img", check=False)
+    assert refused.returncode == REPOSITORY
+    assert f"unix/{FIRST}/fat1.img belongs to guest api" in refused.stderr
+
+
+def test_a_disk_image_that_guests_share_is_the_last_one_that_came(job: Publisher) -> None:
+    job.bring({f"unix/old/{name}": text for name, text in BESIDE.items()})
+    job.bring({"unix/latest": "old"})
+    (job.folder / "fat1.img").write_text("ours")
+    job.publish("--with", job.folder / "fat1.img")
+    assert located(job, "unix/{latest}/fat1.img") == b"ours"
+
+
+def test_guests_that_share_an_image_have_the_last_one(job: Publisher) -> None:
+    job.bring({"mirage-hooks.toml": DESCRIBED + DESCRIBED.replace("guest.www", "guest.api")})
+    for number, commit in enumerate((FIRST, SECOND)):
+        job.publish(content=other(number), commit=commit)
+    assert bz2.decompress(located(job, "unix/{latest}/www.unix")) == other(1)
+
+
 def test_a_guest_has_its_images_for_other_targets_behind_a_pointer_at_the_root(
     job: Publisher,
 ) -> None:
@@ -269,7 +334,7 @@ def test_a_sibling_takes_no_other_guests_place(job: Publisher) -> None:
     (job.folder / "api").write_text("x")
     refused = job.publish("--with", job.folder / "api", check=False)
     assert refused.returncode == REPOSITORY
-    assert f"unix/{FIRST}/api is the image of guest api" in refused.stderr
+    assert f"unix/{FIRST}/api belongs to guest api" in refused.stderr
 
 
 def test_another_target_has_another_pointer(job: Publisher) -> None:
@@ -320,7 +385,7 @@ def test_another_guests_image_is_never_overwritten(job: Publisher) -> None:
     job.bring({image: "x", "mirage-hooks.toml": f'[guest.api]\ntarget="unix"\nimage="{image}"\n'})
     refused = job.publish(check=False)
     assert refused.returncode == REPOSITORY
-    assert f"{image} is the image of guest api" in refused.stderr
+    assert f"{image} belongs to guest api" in refused.stderr
 
 
 # Old images.

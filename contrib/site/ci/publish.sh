@@ -3,7 +3,8 @@
 #   DEPLOYMENT_URL    the deployment repository, such as git@git.example.org:me/deployment.git
 #   DEPLOYMENT_KEY    a private key that may push there, in one line: base64 -w 0 <key
 #   DEPLOYMENT_HOST   the server's lines of known_hosts: ssh-keyscan git.example.org
-#   MIRAGE_HOOKS      what pip is to install, where there is no mirage-hooks; mirage-hooks by default
+#   MIRAGE_HOOKS      what pip is to install where there is no mirage-hooks, pinned to a commit, such as
+#                     git+https://git.example.org/me/mirage-hooks@0123456789abcdef0123456789abcdef01234567
 # The author is who made the source commit; GIT_COMMITTER_NAME and GIT_COMMITTER_EMAIL say who commits, CI by default.
 # Not even where somebody traces this does a log show the key.
 set +x -eu
@@ -24,11 +25,12 @@ export GIT_SSH_COMMAND="ssh -F /dev/null -i '$work/key' -o IdentitiesOnly=yes -o
 -o ConnectTimeout=30 -o StrictHostKeyChecking=yes -o 'UserKnownHostsFile=\"$work/known_hosts\"'"
 
 if ! command -v mirage-hooks >/dev/null; then
+    : "${MIRAGE_HOOKS:?says what to install: see the first lines of ci/publish.sh}"
     as_root=
     [ "$(id -u)" -eq 0 ] || as_root=sudo
     $as_root apt-get install -y -qq --no-install-recommends openssh-client python3-venv
     python3 -m venv "$work/venv"
-    "$work/venv/bin/pip" install --quiet "${MIRAGE_HOOKS:-mirage-hooks}"
+    "$work/venv/bin/pip" install --quiet "$MIRAGE_HOOKS"
     PATH="$work/venv/bin:$PATH"
 fi
 
