@@ -114,17 +114,26 @@ class Tender:
                 self._create()
             else:
                 print("Xen lacks memory for both: the domain is made once another ends", flush=True)
-        with contextlib.suppress(BrokenPipeError):  # it is let go of: that is found next
-            self._go.sendall(b"+")
+        waits = self._keeper is None and self._has_others()
+        self._say(control.PREPARED)
         if not self._is_let_go():
             return 0
         if self._keeper is None:
             self._end_others()
-            self._wait_for_room()
+            if waits:
+                self._wait_for_room()
             self._create()
+            self._say(control.PREPARED)
         self._let_run()
+        self._say(control.RUNS)
+        self._go.close()
         self._settling.start()
         return self._watch()
+
+    def _say(self, word: bytes) -> None:
+        """Tell the monitor; where it has hung up, that is found elsewhere."""
+        with contextlib.suppress(ConnectionError):
+            self._go.sendall(word)
 
     def _let_run(self) -> None:
         """Let the domain run; those that it adopts stand still from then on. Raises XlError."""
@@ -148,8 +157,15 @@ class Tender:
         except HostError as error:
             print(f"the domain keeps the name {order.temporary}: {error}", flush=True)
 
+    @property
+    def _others(self) -> tuple[str, ...]:
+        return (*self._order.replaces, *self._order.adopts)
+
+    def _has_others(self) -> bool:
+        return any(one.uuid in self._others for one in self._xl.domains())
+
     def _end_others(self) -> None:
-        for identity in (*self._order.replaces, *self._order.adopts):
+        for identity in self._others:
             self._xl.end(identity)
 
     def _create(self) -> None:
@@ -173,7 +189,7 @@ class Tender:
             if self._asked in ready:
                 return False
             if self._go.fileno() in ready:
-                with contextlib.closing(self._go), contextlib.suppress(ConnectionError):
+                with contextlib.suppress(ConnectionError):
                     return bool(self._go.recv(1))
                 return False
             if self._keeper is not None and not self._keeper.listen():

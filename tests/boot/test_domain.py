@@ -209,6 +209,23 @@ def test_a_domain_for_which_there_is_no_memory_yet_is_made_when_it_is_let_go(
     wait_for(lambda: get(port_of(order)) == "one")
 
 
+def test_memory_that_nobody_gives_back_is_not_waited_for(order: Order, tend: Tend) -> None:
+    tender = tend(replace(order, memory=9000, config=order.config.replace("= 32", "= 9000")))
+    tender.let_go()
+    began = time.monotonic()
+    code, said = tender.ends()
+    assert (code, "Cannot allocate memory" in said or "Out of memory" in said) == (84, True), said
+    assert time.monotonic() - began < 5
+
+
+def test_a_tender_says_that_its_guest_runs_once_it_does(xen: Xl, order: Order, tend: Tend) -> None:
+    tender = tend(replace(order, alone=True))
+    tender.let_go()
+    assert tender.go.recv(1) == control.PREPARED
+    assert tender.go.recv(1) == control.RUNS
+    assert "p" not in "".join(names(xen).values())
+
+
 def test_somebody_elses_domain_ends_for_one_that_replaces_it(
     xen: Xl, order: Order, tend: Tend, tmp_path: Path, compiled: Callable[[str], Path]
 ) -> None:
