@@ -110,10 +110,7 @@ class Tender:
         order = self._order
         self._xl.end(order.uuid)  # what is left where this was killed
         if not order.alone:
-            if self._has_room():
-                self._create()
-            else:
-                print("Xen lacks memory for both: the domain is made once another ends", flush=True)
+            self._create_beside()
         waits = self._keeper is None and self._has_others()
         self._say(control.PREPARED)
         if not self._is_let_go():
@@ -129,6 +126,20 @@ class Tender:
         self._go.close()
         self._settling.start()
         return self._watch()
+
+    def _create_beside(self) -> None:
+        """Have the domain made beside others, unless Xen lacks memory. Raises XlError."""
+        if self._has_room():
+            try:
+                self._create()
+                return
+            except XlError:
+                if self._has_room():
+                    raise
+                # Another guest's tender saw the same room, and was first to take it.
+                self._xl.end(self._order.uuid)
+                self._keeper = None
+        print("Xen lacks memory for both: the domain is made once another ends", flush=True)
 
     def _say(self, word: bytes) -> None:
         """Tell the monitor; where it has hung up, that is found elsewhere."""

@@ -209,6 +209,36 @@ def test_a_domain_for_which_there_is_no_memory_yet_is_made_when_it_is_let_go(
     wait_for(lambda: get(port_of(order)) == "one")
 
 
+def beside(order: Order, number: int, memory: int) -> Order:
+    """Return the order for another domain, of another guest."""
+    changes = {
+        IDENTITY: str(uuid.UUID(int=number)),
+        "www.7": f"big.{number}",
+        "memory = 32": f"memory = {memory}",
+        f"port={port_of(order)}": f"port={free_port()}",
+    }
+    config = order.config
+    for old, new in changes.items():
+        config = config.replace(old, new)
+    file = f"{order.file}.{number}"
+    return Order(order.xl, "big", f"big.{number}", changes[IDENTITY], file, config, memory)
+
+
+def test_of_two_domains_that_are_armed_at_once_one_waits_where_there_is_memory_for_one(
+    xen: Xl, order: Order, tend: Tend
+) -> None:
+    stand_in_xl.fail(Path(xen.command[0]).parent, create={"seconds": 2})
+    orders = {f"big.{number}": beside(order, number, 1500) for number in (8, 9)}
+    tenders = {name: tend(each) for name, each in orders.items()}
+    assert [one.is_armed() for one in tenders.values()] == [True, True]
+    [first] = names(xen)
+    [second] = orders.keys() - {first}
+    tenders[first].go.close()
+    tenders[first].ends()
+    tenders[second].go.send(b"!")
+    wait_for(lambda: get(port_of(orders[second])) == "one", 20)
+
+
 def test_memory_that_nobody_gives_back_is_not_waited_for(order: Order, tend: Tend) -> None:
     tender = tend(replace(order, memory=9000, config=order.config.replace("= 32", "= 9000")))
     tender.let_go()
