@@ -150,13 +150,15 @@ class Tender:
         """Let the domain run; those that it adopts stand still from then on. Raises XlError."""
         adopts = self._order.adopts
         adopted = [one.id for one in self._xl.domains() if one.uuid in adopts] if adopts else []
-        for domain in adopted:
-            self._xl.run(xl.pause(domain))
         try:
+            for domain in adopted:
+                self._xl.run(xl.pause(domain))
             self._xl.run(xl.unpause(self._id))
         except XlError:
+            # One whose pause failed, too: it may stand still all the same.
             for domain in adopted:
-                self._xl.run(xl.unpause(domain))
+                with contextlib.suppress(XlError):
+                    self._xl.run(xl.unpause(domain))
             raise
 
     def _settle(self) -> None:

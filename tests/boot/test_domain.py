@@ -267,6 +267,34 @@ def test_somebody_elses_domain_ends_for_one_that_replaces_it(
     wait_for(lambda: [one.uuid for one in xen.domains() if one.name == "www"] == [IDENTITY])
 
 
+def test_a_domain_that_cannot_be_there_beside_its_successor_ends_before_that_is_made(
+    xen: Xl, order: Order, tend: Tend
+) -> None:
+    other = beside(order, 8, 32)
+    Path(other.file).write_text(other.config)
+    xen.run(("create", other.file))
+    broken = order.config.replace("kernel = ", 'kernel = "/no" #')
+    tender = tend(replace(order, config=broken, alone=True, adopts=[other.uuid]))
+    tender.let_go()
+    assert (tender.ends()[0], names(xen)) == (84, {})
+
+
+def test_a_domain_that_cannot_be_adopted_runs_on_though_its_pause_took_effect(
+    xen: Xl, order: Order, tend: Tend, tmp_path: Path
+) -> None:
+    theirs = [beside(order, number, 32) for number in (8, 9)]
+    for each in theirs:
+        Path(each.file).write_text(each.config)
+        xen.run(("create", each.file))
+    failing = tmp_path / "xl"
+    failing.write_text(f'#!/bin/sh\n{xen.command[0]} "$@" && [ "$1" != pause ]\n')
+    failing.chmod(0o755)
+    tender = tend(replace(order, xl=[str(failing)], adopts=[each.uuid for each in theirs]))
+    tender.let_go()
+    assert tender.ends()[0] == 84
+    assert names(xen) == {"big.8": "-b----", "big.9": "-b----"}
+
+
 def test_a_domain_that_makes_way_is_left_paused_and_ends_for_the_next_one(
     xen: Xl, order: Order, tend: Tend
 ) -> None:
