@@ -43,6 +43,10 @@ ENDED = frozenset({"disarmed", "stopped", "finished", "given-up"})
 FIRST_FILE = 100
 TRIGGER = FIRST_FILE - 1
 
+# What a tender says to its monitor: that it got on with its preparing, armed or let go; and, where
+# it `prepares`, that its guest runs.
+PREPARED, RUNS = b"+", b"!"
+
 # What such a tender gets instead of SIGTERM where its successor sees to what it leaves behind.
 MAKE_WAY = signal.SIGUSR1
 
@@ -69,9 +73,10 @@ class Orders:
     tender, whose arguments name each as `descriptor` does, by its place in the list: `user` may not
     reach them, and no path survives every option. QEMU even hands a kernel its own path, which is
     no single word where there is a space in it. `taps` are the links that the guest is behind.
-    `prepares` says that the tender is executed at once, says itself that it is armed, and waits for
-    the byte that lets it go. `grace` is how long it may take to end after SIGTERM, seconds.
-    `record` is the converger's own, of no meaning here: it is handed back to who has lost it.
+    `prepares` says that the tender is executed at once, says itself that it is armed, waits for the
+    byte that lets it go, and says when its guest runs. `grace` is how long it may take to end after
+    SIGTERM, seconds. `record` is the converger's own, of no meaning here: it is handed back to who
+    has lost it.
     """
 
     guest: str

@@ -110,33 +110,55 @@ class Tender:
         order = self._order
         self._xl.end(order.uuid)  # what is left where this was killed
         if not order.alone:
-            if self._has_room():
-                self._create()
-            else:
-                print("Xen lacks memory for both: the domain is made once another ends", flush=True)
-        with contextlib.suppress(BrokenPipeError):  # it is let go of: that is found next
-            self._go.sendall(b"+")
+            self._create_beside()
+        waits = self._keeper is None and self._has_others()
+        self._say(control.PREPARED)
         if not self._is_let_go():
             return 0
         if self._keeper is None:
             self._end_others()
-            self._wait_for_room()
+            if waits:
+                self._wait_for_room()
             self._create()
+            self._say(control.PREPARED)
         self._let_run()
+        self._say(control.RUNS)
+        self._go.close()
         self._settling.start()
         return self._watch()
+
+    def _create_beside(self) -> None:
+        """Have the domain made beside others, unless Xen lacks memory. Raises XlError."""
+        if self._has_room():
+            try:
+                self._create()
+                return
+            except XlError:
+                if self._has_room():
+                    raise
+                # Another guest's tender saw the same room, and was first to take it.
+                self._xl.end(self._order.uuid)
+                self._keeper = None
+        print("Xen lacks memory for both: the domain is made once another ends", flush=True)
+
+    def _say(self, word: bytes) -> None:
+        """Tell the monitor; where it has hung up, that is found elsewhere."""
+        with contextlib.suppress(ConnectionError):
+            self._go.sendall(word)
 
     def _let_run(self) -> None:
         """Let the domain run; those that it adopts stand still from then on. Raises XlError."""
         adopts = self._order.adopts
         adopted = [one.id for one in self._xl.domains() if one.uuid in adopts] if adopts else []
-        for domain in adopted:
-            self._xl.run(xl.pause(domain))
         try:
+            for domain in adopted:
+                self._xl.run(xl.pause(domain))
             self._xl.run(xl.unpause(self._id))
         except XlError:
+            # One whose pause failed, too: it may stand still all the same.
             for domain in adopted:
-                self._xl.run(xl.unpause(domain))
+                with contextlib.suppress(XlError):
+                    self._xl.run(xl.unpause(domain))
             raise
 
     def _settle(self) -> None:
@@ -148,8 +170,15 @@ class Tender:
         except HostError as error:
             print(f"the domain keeps the name {order.temporary}: {error}", flush=True)
 
+    @property
+    def _others(self) -> tuple[str, ...]:
+        return (*self._order.replaces, *self._order.adopts)
+
+    def _has_others(self) -> bool:
+        return any(one.uuid in self._others for one in self._xl.domains())
+
     def _end_others(self) -> None:
-        for identity in (*self._order.replaces, *self._order.adopts):
+        for identity in self._others:
             self._xl.end(identity)
 
     def _create(self) -> None:
@@ -173,7 +202,7 @@ class Tender:
             if self._asked in ready:
                 return False
             if self._go.fileno() in ready:
-                with contextlib.closing(self._go), contextlib.suppress(ConnectionError):
+                with contextlib.suppress(ConnectionError):
                     return bool(self._go.recv(1))
                 return False
             if self._keeper is not None and not self._keeper.listen():

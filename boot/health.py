@@ -79,8 +79,8 @@ def _examine(check: Check, subject: Subject, probes: list[_Probe]) -> Verdict:
         unsaid = state.phase == "switching" and state.monitor.alive
         if (state.phase != "running" or not state.monitor.alive) and not unsaid:
             return Verdict(False, f"the guest {state.exit or 'lost its monitor'}", now - began)
-        if unsaid:  # it tries again, once a second, where a full disk kept it from saying so
-            missing = "its monitor could not record that the guest runs"
+        if unsaid:  # a full disk may have kept it from saying so: it tries again, once a second
+            missing = "its monitor has not recorded that the guest runs"
         elif not state.alive:
             missing = "the guest ended, and its monitor did not say how"
         if missing is None:

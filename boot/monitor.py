@@ -2,7 +2,8 @@
 
 It starts *armed*: the tender's process exists already (tender.py) and waits only for a byte to
 exec. So what lies between the end of the old guest and the first instruction of the new one is one
-message and one exec.
+message and one exec. A tender that has more to make, such as a domain, says itself when its guest
+runs: it is *switching* until then.
 
 Whoever starts it holds one end of a socket pair: the *controller*. A controller that vanishes
 before `fire` disarms it. One that vanishes after `fire` changes nothing: ending the old generation
@@ -72,7 +73,6 @@ class Monitor:
             signal.signal(signum, lambda *_: None)
         self._arm()
         self._selector.register(wakeup, selectors.EVENT_READ, self._on_signal)
-        self._selector.register(self._tender.trigger, selectors.EVENT_READ, self._on_armed)
         while self.state.phase in control.LIVE:
             timeout = None if self._noted else _NOTE_AGAIN
             if self._restart_at is not None:
@@ -135,13 +135,20 @@ class Monitor:
         self.state.tender = tender.process
         self._selector.register(tender.output, selectors.EVENT_READ, lambda _: self._drain())
         self._selector.register(tender.pidfd, selectors.EVENT_READ, lambda _: self._on_exit())
+        self._selector.register(tender.trigger, selectors.EVENT_READ, self._on_word)
 
-    def _on_armed(self, trigger: socket.socket) -> None:
-        """The tender has prepared what it can, or has ended before: `_on_exit` sees to that."""
-        self._selector.unregister(trigger)
+    def _on_word(self, trigger: socket.socket) -> None:
+        """The tender got on, or its guest runs; or it has ended: `_on_exit` sees to that."""
+        word = b""
         with contextlib.suppress(OSError):
-            if trigger.recv(1) and self.state.phase == "armed":
-                self._enter("armed")
+            word = trigger.recv(1)
+        if word == control.RUNS:
+            self.state.started = time.time()
+            self._enter("running")
+        elif word:
+            self._enter(self.state.phase)
+        else:
+            self._selector.unregister(trigger)
 
     def _fire(self, predecessors: list[dict[str, object]]) -> None:
         """End the old generations, then let the tender go."""
@@ -151,9 +158,13 @@ class Monitor:
         self._pull_trigger()
 
     def _pull_trigger(self) -> None:
+        """Let the tender go: its guest runs then, or once it says so where it prepares."""
         self.state.started = time.time()
+        if not self._orders.prepares:
+            self._overlook(self._tender.trigger)
         self._tender.go()
-        self._enter("running")
+        if not self._orders.prepares:
+            self._enter("running")
         orders = self._orders
         self._console.note(f"generation {orders.generation} boots, by deploy {orders.converge}")
 
@@ -227,7 +238,7 @@ class Monitor:
             self._disarm()
             return
         self._unsettle()
-        if phase == "running":
+        if not self._tender.over:
             self._enter("stopping")
             grace = self._orders.grace
             signum = control.MAKE_WAY if make_way and self._orders.prepares else signal.SIGTERM

@@ -10,7 +10,7 @@ from mirage_hooks.boot.journal import Journal
 from mirage_hooks.boot.judge import judge
 from mirage_hooks.boot.plan import Known
 from mirage_hooks.boot.record import State
-from mirage_hooks.boot.switch import FIRE_SECONDS
+from mirage_hooks.boot.switch import fire_seconds
 from mirage_hooks.boot.watch import Watch
 
 _PAUSE = 0.02
@@ -83,7 +83,7 @@ def _conclude(state: State, journal: Journal, generation: Generation) -> None:
 
 def _come_to_rest(state: State, generation: Generation) -> MonitorState | None:
     """Wait until the monitor of an unjudged generation has disarmed, or booted its guest."""
-    deadline = time.monotonic() + FIRE_SECONDS
+    deadline = time.monotonic() + fire_seconds(generation.boot)
     while True:
         monitor = state.monitor_state(generation)
         if monitor is None or not monitor.monitor.alive:

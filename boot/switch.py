@@ -26,11 +26,12 @@ from mirage_hooks.boot import (
     secrets,
     targets,
     wiring,
+    xl,
 )
 from mirage_hooks.boot.control import Conversation, MonitorState, Orders
 from mirage_hooks.boot.errors import Error, HostError
 from mirage_hooks.boot.generation import Generation, Phase
-from mirage_hooks.boot.guest import short
+from mirage_hooks.boot.guest import Boot, short
 from mirage_hooks.boot.health import Verdict
 from mirage_hooks.boot.host import Host
 from mirage_hooks.boot.journal import Journal
@@ -49,8 +50,6 @@ from mirage_hooks.boot.wiring import Held, Wiring
 # How long a monitor may take to stand armed, seconds: Python's start on a busy machine, and then
 # what `xl create` may take.
 _ARM_SECONDS = 90.0
-# How long it may take from the word to the boot, beside the old guest's grace: two kills.
-FIRE_SECONDS = 4 * control.GRACE
 _MONITOR = (sys.executable, "-I", "-m", "mirage_hooks.boot.monitor")
 _CONSOLE_BYTES = 2 * 1024 * 1024
 _CONSOLE_LINES = 10
@@ -157,9 +156,11 @@ class Switch:
                 for old, monitor in replaced
             ]
             self._monitor.send({"do": "fire", "after": after})
-            limit = FIRE_SECONDS + sum(monitor.grace for _, monitor in replaced)
+            limit = fire_seconds(self.generation.boot)
+            limit += sum(monitor.grace for _, monitor in replaced)
             while (phase := self._monitor.receive(limit)["phase"]) == "switching":
-                pass
+                if self._watch is not None:
+                    self._watch.open()
             if phase == "disarmed":
                 raise ChildProcessError("its armed tender was killed")
         except (OSError, ValueError) as error:
@@ -303,6 +304,15 @@ class Switch:
                 f"armed: {error}",
                 f"its log: {log}{_last_line(log)}",
             ) from None
+
+
+def fire_seconds(boot: Boot) -> float:
+    """Return how long it may take from the word to the boot, beside the old guest's grace, seconds.
+
+    That is two kills, and what `xl create` may take where it was not run before.
+    """
+    outside = targets.named(boot.target).outside
+    return 4 * control.GRACE + (xl.CHANGE_SECONDS if outside else 0.0)
 
 
 def end(state: State, live: Generation, monitor: MonitorState | None, reason: str) -> None:

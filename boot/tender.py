@@ -16,7 +16,7 @@ import time
 from ctypes import CDLL
 
 from mirage_hooks.boot.console import ConsoleLog
-from mirage_hooks.boot.control import FIRST_FILE, TRIGGER, Orders
+from mirage_hooks.boot.control import FIRST_FILE, PREPARED, TRIGGER, Orders
 from mirage_hooks.boot.process import identify
 
 _LIBC = CDLL(None, use_errno=True)
@@ -62,7 +62,7 @@ class Tender:
 
     `process` is its identity, the same before and after the exec; `pidfd` is readable once it has
     ended, `output` while there is something on its console and once that is closed, `trigger` once
-    it is armed.
+    it is armed, and where it prepares, once its guest runs. `over` says that it was reaped.
     """
 
     def __init__(self, orders: Orders, console: ConsoleLog) -> None:
@@ -101,6 +101,7 @@ class Tender:
         trigger.close()
         os.set_blocking(self.output, False)
         self.open = True
+        self.over = False
         self._prepares = orders.prepares
         self.pidfd = os.pidfd_open(pid)
         self.process = identify(pid)
@@ -108,10 +109,13 @@ class Tender:
     def go(self) -> None:
         """Let it exec, and return once it has. One that was killed is found dead by its pidfd.
 
-        Else it would often wait for the processor that it was woken on until we leave that.
+        Else it would often wait for the processor that it was woken on until we leave that. For one
+        that prepares nobody waits: it may take long, and its `trigger` tells.
         """
         with contextlib.suppress(OSError):
             self.trigger.sendall(b"!")
+            if self._prepares:
+                return
             # Its end closes by the exec: then ours has been hung up on (poll(2)).
             executed = select.poll()
             executed.register(self.trigger, 0)
@@ -161,6 +165,7 @@ class Tender:
     def reap(self) -> tuple[str, int | None]:
         """Collect it, the rest of its process group, its last words; return how it ended."""
         os.waitid(os.P_PID, self.process.pid, os.WEXITED | os.WNOWAIT)
+        self.over = True
         # While it is a zombie nobody else can have its number.
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.process.pid, signal.SIGKILL)
@@ -198,7 +203,7 @@ def _prepare(parent: int, output: int, account: pwd.struct_passwd | None) -> Non
 def _wait(trigger: socket.socket) -> None:
     """Say that this is armed, and wait for the byte; end without it."""
     with contextlib.suppress(ConnectionError):
-        trigger.sendall(b"+")
+        trigger.sendall(PREPARED)
         if trigger.recv(1):
             return
     os._exit(0)

@@ -214,6 +214,30 @@ def test_what_is_redacted_is_a_secret_as_it_is_and_as_the_command_line_has_it(ne
     assert {quoted, r'hello=a"b\c1234', r'a"b\c1234'} < set(orders["redact"])
 
 
+def test_a_guest_that_xen_has_no_room_for_is_not_healthy_by_its_tenders_life(net: NetSite) -> None:
+    net.command("deploy")
+    net.tell_host(limits={"targets": ["xen"], "memory": 9000})
+    net.memory = 5000
+    net.check = 'alive = "2s"'
+    net.publish("two")
+    assert "xl create ended with 3" in net.pull().stderr
+    assert net.outcomes() == ["ended", "failed", "healthy"]
+    assert net.page() == "one"
+
+
+def test_the_time_of_a_check_begins_once_a_domain_that_is_made_late_runs(net: NetSite) -> None:
+    disk = net.xen / "data.img"
+    disk.write_bytes(bytes(4096))
+    net.tell_host(volumes={"data": {"path": str(disk)}})
+    net.tables = '[guest.www.block.xvda]\nvolume = "data"'
+    net.check = 'http = "http://10.0.0.2/"\nwithin = "2s"'
+    net.publish("two")
+    stand_in_xl.fail(net.xen, create={"seconds": 3})
+    pull = net.pull()
+    assert (net.page(), net.outcomes()) == ("two", ["healthy"]), pull.stderr
+    assert "observed 10.0.0.2" in pull.stderr
+
+
 def test_the_doctor_says_how_much_memory_xen_has_left(net: NetSite) -> None:
     net.command("deploy")
     assert "MiB free for domains" in net.command("doctor", check=False).stdout

@@ -94,7 +94,8 @@ def deploy(
         return _show_plan(context, False, Wish(retry=True, allow_empty=allow_empty))
     if adopt:
         shared.confirm(
-            f"Destroy the running domain {', '.join(adopt)} once its guest is ready? "
+            f"Destroy the running domain {', '.join(adopt)} once its guest is ready, or before "
+            "where both cannot be there (a volume that the guest writes to, too little memory)? "
             "There is no way back to it",
             yes,
         )

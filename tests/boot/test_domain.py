@@ -209,6 +209,53 @@ def test_a_domain_for_which_there_is_no_memory_yet_is_made_when_it_is_let_go(
     wait_for(lambda: get(port_of(order)) == "one")
 
 
+def beside(order: Order, number: int, memory: int) -> Order:
+    """Return the order for another domain, of another guest."""
+    changes = {
+        IDENTITY: str(uuid.UUID(int=number)),
+        "www.7": f"big.{number}",
+        "memory = 32": f"memory = {memory}",
+        f"port={port_of(order)}": f"port={free_port()}",
+    }
+    config = order.config
+    for old, new in changes.items():
+        config = config.replace(old, new)
+    file = f"{order.file}.{number}"
+    return Order(order.xl, "big", f"big.{number}", changes[IDENTITY], file, config, memory)
+
+
+def test_of_two_domains_that_are_armed_at_once_one_waits_where_there_is_memory_for_one(
+    xen: Xl, order: Order, tend: Tend
+) -> None:
+    stand_in_xl.fail(Path(xen.command[0]).parent, create={"seconds": 2})
+    orders = {f"big.{number}": beside(order, number, 1500) for number in (8, 9)}
+    tenders = {name: tend(each) for name, each in orders.items()}
+    assert [one.is_armed() for one in tenders.values()] == [True, True]
+    [first] = names(xen)
+    [second] = orders.keys() - {first}
+    tenders[first].go.close()
+    tenders[first].ends()
+    tenders[second].go.send(b"!")
+    wait_for(lambda: get(port_of(orders[second])) == "one", 20)
+
+
+def test_memory_that_nobody_gives_back_is_not_waited_for(order: Order, tend: Tend) -> None:
+    tender = tend(replace(order, memory=9000, config=order.config.replace("= 32", "= 9000")))
+    tender.let_go()
+    began = time.monotonic()
+    code, said = tender.ends()
+    assert (code, "Cannot allocate memory" in said or "Out of memory" in said) == (84, True), said
+    assert time.monotonic() - began < 5
+
+
+def test_a_tender_says_that_its_guest_runs_once_it_does(xen: Xl, order: Order, tend: Tend) -> None:
+    tender = tend(replace(order, alone=True))
+    tender.let_go()
+    assert tender.go.recv(1) == control.PREPARED
+    assert tender.go.recv(1) == control.RUNS
+    assert "p" not in "".join(names(xen).values())
+
+
 def test_somebody_elses_domain_ends_for_one_that_replaces_it(
     xen: Xl, order: Order, tend: Tend, tmp_path: Path, compiled: Callable[[str], Path]
 ) -> None:
@@ -218,6 +265,34 @@ def test_somebody_elses_domain_ends_for_one_that_replaces_it(
     xen.run(("create", "-p", str(file)))
     tend(replace(order, adopts=[theirs])).let_go()
     wait_for(lambda: [one.uuid for one in xen.domains() if one.name == "www"] == [IDENTITY])
+
+
+def test_a_domain_that_cannot_be_there_beside_its_successor_ends_before_that_is_made(
+    xen: Xl, order: Order, tend: Tend
+) -> None:
+    other = beside(order, 8, 32)
+    Path(other.file).write_text(other.config)
+    xen.run(("create", other.file))
+    broken = order.config.replace("kernel = ", 'kernel = "/no" #')
+    tender = tend(replace(order, config=broken, alone=True, adopts=[other.uuid]))
+    tender.let_go()
+    assert (tender.ends()[0], names(xen)) == (84, {})
+
+
+def test_a_domain_that_cannot_be_adopted_runs_on_though_its_pause_took_effect(
+    xen: Xl, order: Order, tend: Tend, tmp_path: Path
+) -> None:
+    theirs = [beside(order, number, 32) for number in (8, 9)]
+    for each in theirs:
+        Path(each.file).write_text(each.config)
+        xen.run(("create", each.file))
+    failing = tmp_path / "xl"
+    failing.write_text(f'#!/bin/sh\n{xen.command[0]} "$@" && [ "$1" != pause ]\n')
+    failing.chmod(0o755)
+    tender = tend(replace(order, xl=[str(failing)], adopts=[each.uuid for each in theirs]))
+    tender.let_go()
+    assert tender.ends()[0] == 84
+    assert names(xen) == {"big.8": "-b----", "big.9": "-b----"}
 
 
 def test_a_domain_that_makes_way_is_left_paused_and_ends_for_the_next_one(

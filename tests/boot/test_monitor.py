@@ -153,6 +153,7 @@ def start(compiled: Callable[[str], Path], tmp_path: Path) -> Iterator[Start]:
         redact: Sequence[str] = (),
         files: Sequence[Path] = (),
         record: dict[str, object] | None = None,
+        prepares: bool = False,
     ) -> Monitored:
         number, port = len(started) + 1, port or free_port()
         folder = tmp_path / str(number)
@@ -173,6 +174,7 @@ def start(compiled: Callable[[str], Path], tmp_path: Path) -> Iterator[Start]:
             events=str(tmp_path / "events.jsonl"),
             settled=str(tmp_path / "settled"),
             record=record or {},
+            prepares=prepares,
         )
         started.append(Monitored(folder, orders, port))
         return started[-1]
@@ -479,6 +481,83 @@ def test_a_script_can_be_a_guest(start: Start, script: Callable[[str], Path]) ->
     fired = start(image=script("echo hello; exec sleep 60"))
     fired.fire()
     wait_for(lambda: fired.said() == ["hello"])
+
+
+# Tenders that go on preparing once they are let go.
+
+
+@pytest.fixture
+def slow(start: Start, script: Callable[[str], Path], tmp_path: Path) -> Callable[..., Monitored]:
+    """Return a function that arms a guest which is made as long as the file `made` is not there."""
+    making = f"until [ -e {tmp_path}/made ]; do sleep 0.02; done"
+    guest = f"test -e {tmp_path}/broken && exit 84; printf ! >&99; exec sleep 60"
+    words = f"printf + >&99; read -rN1 <&99 || exit 0; {making}; {guest}"
+
+    def arm(restart: RestartPolicy = NEVER) -> Monitored:
+        image = script(f"exec bash -c '{words}'")
+        return start(image=image, user=None, prepares=True, restart=restart)
+
+    return arm
+
+
+def let(monitored: Monitored) -> None:
+    """Let a guest go, and return once its monitor has said so."""
+    monitored.controller.send({"do": "fire", "after": []})
+    monitored.wait_for_phase("switching")
+
+
+def test_a_guest_that_is_still_being_made_does_not_run(
+    slow: Callable[..., Monitored], tmp_path: Path
+) -> None:
+    let(fired := slow())
+    time.sleep(0.5)
+    assert fired.state().phase == "switching"
+    (tmp_path / "made").touch()
+    assert fired.wait_for_phase("running").alive
+
+
+def test_a_guest_whose_making_fails_never_ran(
+    slow: Callable[..., Monitored], tmp_path: Path
+) -> None:
+    (tmp_path / "broken").touch()
+    (tmp_path / "made").touch()
+    fired = slow()
+    fired.fire()
+    assert (fired.last.phase, fired.last.exit_code) == ("exited", 84)
+
+
+def test_a_guest_that_is_still_being_made_can_be_stopped(slow: Callable[..., Monitored]) -> None:
+    let(fired := slow())
+    tender = fired.tender
+    assert (fired.stop().phase, tender.alive) == ("stopped", False)
+
+
+def test_a_guest_that_is_being_made_again_is_restarting_and_can_be_stopped(
+    slow: Callable[..., Monitored], tmp_path: Path
+) -> None:
+    (tmp_path / "made").touch()
+    fired = slow(restart=RestartPolicy())
+    fired.fire()
+    fired.let_go()
+    (tmp_path / "made").unlink()
+    first = fired.tender
+    first.kill()
+    wait_for(lambda: fired.tender != first)
+    time.sleep(0.5)
+    assert (fired.state().phase, fired.state().alive) == ("backing-off", True)
+    tender = fired.tender
+    assert (fired.stop().phase, tender.alive) == ("stopped", False)
+
+
+def test_a_guest_that_was_made_again_runs(slow: Callable[..., Monitored], tmp_path: Path) -> None:
+    (tmp_path / "made").touch()
+    fired = slow(restart=RestartPolicy())
+    fired.fire()
+    fired.let_go()
+    first = fired.tender
+    first.kill()
+    wait_for(lambda: fired.tender != first)
+    assert fired.wait_for_phase("running").restarts == 1
 
 
 # Stopping.
