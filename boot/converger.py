@@ -4,7 +4,7 @@ import contextlib
 import hashlib
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import replace
 
 from mirage_hooks.boot import (
@@ -123,6 +123,7 @@ class Converger:
         if self._note_faults(desired, actions, wish, known) or self._execution.changed:
             known = survey.look_at_all(self._state)
             self._sweep(known)
+        self._sweep_gone(desired, actions, known)
         return self._finish(tip, desired, bound, host_text, known, wish)
 
     def _note_faults(
@@ -146,10 +147,19 @@ class Converger:
             self._state.set_fault(name, None)
         return bool(unprepared or over)
 
-    def _sweep(self, known: Mapping[str, Known]) -> None:
+    def _sweep_gone(
+        self, desired: DesiredState, actions: list[Action], known: Mapping[str, Known]
+    ) -> None:
+        """Sweep for guests that are adrift and wanted no more, once those that are wanted stand."""
+        waiting = desired.unready or self._execution.faults or any(one.postponed for one in actions)
+        gone = {name for name, one in known.items() if one.adrift} - desired.names
+        if gone and not waiting and self._request.verb != "reboot":
+            self._sweep(known, gone)
+
+    def _sweep(self, known: Mapping[str, Known], gone: Container[str] = ()) -> None:
         """Take away what ended generations have left. That it cannot be is no failure."""
         try:
-            wiring.sweep(self._state, self._bound, known)
+            wiring.sweep(self._state, self._bound, known, gone)
         except (Error, OSError) as error:
             self._say("network.fault", f"left behind by guests that ended: {error}")
 

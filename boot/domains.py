@@ -9,6 +9,7 @@ from mirage_hooks.boot.errors import HostError
 from mirage_hooks.boot.generation import Generation
 from mirage_hooks.boot.host import Host
 from mirage_hooks.boot.record import State
+from mirage_hooks.boot.survey import is_live
 from mirage_hooks.boot.targets import xen
 from mirage_hooks.boot.targets.tending import Others
 from mirage_hooks.boot.xl import Listed
@@ -38,13 +39,15 @@ def sweep(state: State, bound: Host, over: Iterable[Generation]) -> list[str]:
 def before(state: State, bound: Host, generation: Generation, adopt: Container[str]) -> Others:
     """Return the domains that end for a generation's: of its guest, and those to `adopt`.
 
+    One of its guest whose tender was killed is to be paused like those, if it is not yet.
+
     Raises HostError where somebody else's has its name, dots or not, and is not to be adopted: a
     script may have booted the same site.
     """
     name = xen.domain_name(generation.boot, generation.guest)
     found = xen.driven(bound.tenders).domains()
     ours = {
-        str(identity(state, one))
+        str(identity(state, one)): one
         for one in state.generations(generation.guest)
         if one.number != generation.number
     }
@@ -57,8 +60,9 @@ def before(state: State, bound: Host, generation: Generation, adopt: Container[s
                 f"domain {one.name} (id {one.id}) runs already, and is none of ours",
                 f"to have it replaced by this guest: mirage-hooks deploy --adopt {one.name}",
             )
-    own = tuple(one.uuid for one in found if one.uuid in ours)
-    return Others(own, tuple(one.uuid for one in theirs))
+    own = [one for one in found if one.uuid in ours]
+    still = [one.uuid for one in own if one.paused or is_live(state.monitor_state(ours[one.uuid]))]
+    return Others(tuple(still), tuple(one.uuid for one in (*own, *theirs) if one.uuid not in still))
 
 
 def _of_its_site(state: State, found: Iterable[Listed], name: str) -> list[Listed]:

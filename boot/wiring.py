@@ -112,8 +112,12 @@ def make_bridge(state: State, bound: Host, network: str) -> None:
         )
 
 
-def sweep(state: State, bound: Host, known: Mapping[str, Known]) -> None:
-    """Take away what generations that are over have left: taps, copies of volumes, domains."""
+def sweep(state: State, bound: Host, known: Mapping[str, Known], gone: Container[str] = ()) -> None:
+    """Take away what generations that are over have left: taps, copies of volumes, domains.
+
+    The domain of a guest that is adrift serves until the next one takes its place, unless the guest
+    is among those that are `gone`.
+    """
     over = [
         generation
         for one in known.values()
@@ -124,7 +128,8 @@ def sweep(state: State, bound: Host, known: Mapping[str, Known]) -> None:
         if any(volume.readonly for volume in generation.boot.volumes.values()):
             for copy in _folder(state, generation).glob(f"*{_COPY}"):
                 copy.unlink(missing_ok=True)
-    domains.sweep(state, bound, over)
+    ashore = {name for name, one in known.items() if name in gone or not one.adrift}
+    domains.sweep(state, bound, [one for one in over if one.guest in ashore])
     everything = [*over, *(one.live for one in known.values() if one.live is not None)]
     if any(generation.boot.nics for generation in everything):
         keep = {alias(state, one.live) for one in known.values() if one.live is not None}

@@ -16,7 +16,7 @@ import stand_in_xl
 from mirage_hooks.boot import control
 from networked import NetSite, on
 from stand_in_xen import Folder
-from support import monitors_of, wait_for
+from support import COMMAND, monitors_of, wait_for
 
 pytestmark = on("xen")
 
@@ -79,29 +79,78 @@ def test_a_guest_that_crashes_is_booted_again(net: NetSite) -> None:
     assert "the guest exited with 85 (the domain crashed)" in console
 
 
-def test_a_domain_that_a_killed_monitor_left_is_replaced(net: NetSite) -> None:
+def be_adrift(net: NetSite) -> None:
+    """Deploy, and have the domain of `www` serve on while monitor and tender were killed."""
     net.command("deploy")
-    wait_for(lambda: list(net.domains()) == ["www"])
+    wait_for(lambda: "www" in net.domains())
     monitor = net.monitor()
     assert monitor.tender is not None
     monitor.monitor.kill()
     monitor.tender.kill()
     monitor.tender.wait_gone(5)
-    assert list(net.domains()) == ["www"]
+    assert net.page() == "one"
+
+
+def add_other(net: NetSite) -> None:
+    """Commit a second guest, `other`."""
+    net.more = net.table("other", 'address = "10.0.0.3/24"', [], "ping = true")
+    net.publish("one")
+    net.pull()
+    wait_for(lambda: sorted(net.domains()) == ["other", "www"])
+
+
+def test_a_domain_that_a_killed_monitor_left_is_replaced(net: NetSite) -> None:
+    be_adrift(net)
     net.command("deploy")
     wait_for(lambda: list(net.domains()) == ["www"])
     assert net.page() == "one"
     assert monitors_of(net.state) != []
 
 
-def test_nothing_that_a_killed_monitor_left_outlives_an_uninstall(net: NetSite) -> None:
-    net.command("deploy")
+def test_a_domain_that_a_killed_monitor_left_serves_until_another_stands(net: NetSite) -> None:
+    be_adrift(net)
+    net.bind({"bridge": "br7"})
+    assert net.command("deploy", check=False).returncode != 0
+    assert net.page() == "one"
+    net.bind({"bridge": "br0"})
+    stand_in_xl.fail(net.xen, create={"code": 3, "says": "no"})
+    assert net.command("deploy", check=False).returncode == 6
+    assert net.page() == "one"
+
+
+def test_a_domain_that_a_killed_monitor_left_stands_still_before_the_next_one_runs(
+    net: NetSite,
+) -> None:
+    be_adrift(net)
+    stand_in_xl.fail(net.xen, destroy={"seconds": 3})
+    deploy = net.host.popen(COMMAND, "deploy", console=net.clone.parent / "deploy", cwd=net.clone)
+    wait_for(lambda: net.domains().get("www") == "--p---")
+    assert deploy.wait(60) == 0
     wait_for(lambda: list(net.domains()) == ["www"])
-    monitor = net.monitor()
-    assert monitor.tender is not None
-    monitor.monitor.kill()
-    monitor.tender.kill()
-    monitor.tender.wait_gone(5)
+
+
+def test_a_domain_that_a_killed_monitor_left_is_not_stopped_with_another_guest(
+    net: NetSite,
+) -> None:
+    add_other(net)
+    be_adrift(net)
+    net.command("stop", "other")
+    assert (list(net.domains()), net.page()) == (["www"], "one")
+    net.command("stop", "www")
+    assert net.domains() == {}
+
+
+def test_a_domain_that_a_killed_monitor_left_goes_with_its_guest(net: NetSite) -> None:
+    add_other(net)
+    be_adrift(net)
+    net.manifest = lambda: net.more  # type: ignore[method-assign]
+    net.publish("one")
+    net.pull()
+    assert list(net.domains()) == ["other"]
+
+
+def test_nothing_that_a_killed_monitor_left_outlives_an_uninstall(net: NetSite) -> None:
+    be_adrift(net)
     assert "domain www: destroyed" in net.command("uninstall", "--yes").stdout
     assert net.domains() == {}
 
