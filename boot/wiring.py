@@ -112,11 +112,10 @@ def make_bridge(state: State, bound: Host, network: str) -> None:
         )
 
 
-def sweep(state: State, bound: Host, known: Mapping[str, Known], gone: Container[str] = ()) -> None:
+def sweep(state: State, bound: Host, known: Mapping[str, Known]) -> None:
     """Take away what generations that are over have left: taps, copies of volumes, domains.
 
-    The domain of a guest that is adrift serves until the next one takes its place, unless the guest
-    is among those that are `gone`.
+    The domain of a guest that is adrift serves until the next one takes its place.
     """
     over = [
         generation
@@ -128,8 +127,7 @@ def sweep(state: State, bound: Host, known: Mapping[str, Known], gone: Container
         if any(volume.readonly for volume in generation.boot.volumes.values()):
             for copy in _folder(state, generation).glob(f"*{_COPY}"):
                 copy.unlink(missing_ok=True)
-    ashore = {name for name, one in known.items() if name in gone or not one.adrift}
-    domains.sweep(state, bound, [one for one in over if one.guest in ashore])
+    domains.sweep(state, bound, [one for one in over if not known[one.guest].adrift])
     everything = [*over, *(one.live for one in known.values() if one.live is not None)]
     if any(generation.boot.nics for generation in everything):
         keep = {alias(state, one.live) for one in known.values() if one.live is not None}

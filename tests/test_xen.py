@@ -64,6 +64,34 @@ def test_a_guest_that_was_stopped_leaves_no_domain(net: NetSite) -> None:
     assert net.page() == "one"
 
 
+def test_a_domain_that_cannot_be_destroyed_is_said_to_run_still(net: NetSite) -> None:
+    net.command("deploy")
+    wait_for(lambda: list(net.domains()) == ["www"])
+    stand_in_xl.fail(net.xen, destroy={"code": 1, "says": "no"})
+    for _ in range(2):
+        stop = net.command("stop", "www", check=False)
+        assert stop.returncode == 6, stop.stderr
+        assert "www: xl destroy" in stop.stderr
+        assert "stopped" not in stop.stderr
+    (net.xen / "faults.json").unlink()
+    net.command("stop", "www")
+    assert net.domains() == {}
+
+
+def test_a_guest_that_is_gone_and_cannot_be_destroyed_is_a_fault(net: NetSite) -> None:
+    add_other(net)
+    stand_in_xl.fail(net.xen, destroy={"code": 1, "says": "no"})
+    net.manifest = lambda: net.more  # type: ignore[method-assign]
+    net.publish("one")
+    net.git("pull", "-q")
+    for _ in range(2):
+        deploy = net.command("deploy", check=False)
+        assert (deploy.returncode, "www: xl destroy" in deploy.stderr) == (6, True), deploy.stderr
+    (net.xen / "faults.json").unlink()
+    net.command("deploy")
+    assert list(net.domains()) == ["other"]
+
+
 def guest_of(net: NetSite) -> int:
     [domain] = Folder(net.xen).now().domains
     return domain.guest
