@@ -320,12 +320,12 @@ def _pids(running: Iterable[Running]) -> frozenset[int]:
 
 def _contested(running: Running, switch: Switch) -> str:
     """Return what a running generation has that a new one is to have, "" for nothing."""
-    old, new = running[0].boot, switch.generation.boot
-    held = network.endpoints(old)
-    for endpoint in network.endpoints(new):
+    old, new = running[0], switch.generation
+    held = network.endpoints(old.boot)
+    for endpoint in network.endpoints(new.boot):
         if any(endpoint.overlaps(other) for other in held):
             return f"port {endpoint.port}"
-    return binding.contested(old, new)
+    return binding.contested((old.guest, old.boot), (new.guest, new.boot))
 
 
 def _refuse_taken_port(guest: str, launch: Launch, listening: Listening) -> None:
