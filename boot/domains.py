@@ -3,11 +3,12 @@
 from collections.abc import Container, Iterable
 from uuid import UUID
 
-from mirage_hooks.boot import links
+from mirage_hooks.boot import control, links
 from mirage_hooks.boot.convention import is_same_site
 from mirage_hooks.boot.errors import HostError
 from mirage_hooks.boot.generation import Generation
 from mirage_hooks.boot.host import Host
+from mirage_hooks.boot.process import boot_id
 from mirage_hooks.boot.record import State
 from mirage_hooks.boot.targets import xen
 from mirage_hooks.boot.targets.tending import Others
@@ -24,7 +25,7 @@ def sweep(state: State, bound: Host, over: Iterable[Generation]) -> list[str]:
 
     Returns their names. Raises HostError.
     """
-    left = {str(identity(state, one)) for one in over if one.boot.target == "xen"}
+    left = {str(identity(state, one)) for one in over if _may_be_there(state, one)}
     if not left:
         return []
     xl = xen.driven(bound.tenders)
@@ -32,6 +33,16 @@ def sweep(state: State, bound: Host, over: Iterable[Generation]) -> list[str]:
     for one in found:
         xl.end(one.uuid)
     return [one.name for one in found]
+
+
+def _may_be_there(state: State, generation: Generation) -> bool:
+    """Whether a generation may have a domain: none outlives the boot of the host's kernel."""
+    if generation.boot.target != "xen":
+        return False
+    if (monitor := state.monitor_state(generation)) is not None:
+        return monitor.monitor.boot == boot_id()
+    folder = state.generation_folder(generation.guest, generation.number)
+    return (folder / control.ORDERS).exists()  # its monitor was killed before it stood armed
 
 
 def before(state: State, bound: Host, generation: Generation, adopt: Container[str]) -> Others:

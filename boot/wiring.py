@@ -127,11 +127,12 @@ def sweep(state: State, bound: Host, known: Mapping[str, Known]) -> None:
         if any(volume.readonly for volume in generation.boot.volumes.values()):
             for copy in _folder(state, generation).glob(f"*{_COPY}"):
                 copy.unlink(missing_ok=True)
-    domains.sweep(state, bound, [one for one in over if not known[one.guest].adrift])
     everything = [*over, *(one.live for one in known.values() if one.live is not None)]
     if any(generation.boot.nics for generation in everything):
         keep = {alias(state, one.live) for one in known.values() if one.live is not None}
         taps.sweep(state.installation, keep)
+    # The last: it is all that fails where xl does.
+    domains.sweep(state, bound, [one for one in over if not known[one.guest].adrift])
 
 
 def remove(state: State) -> list[str]:
