@@ -11,6 +11,7 @@ from mirage_hooks.boot.device import HOST_NETWORK, Forward, NetworkConfig, Nic, 
 from mirage_hooks.boot.errors import ConfigError
 from mirage_hooks.boot.guest import Boot, Guest
 from mirage_hooks.boot.host import Host, HostNetwork
+from mirage_hooks.boot.targets import xen
 
 
 def nics(guest: Guest, bound: Host, installation: str) -> dict[str, Nic]:
@@ -122,10 +123,10 @@ def _place(nic: Nic) -> str:
     return f"{nic.kind} {nic.link}" if nic.link is not None else "QEMU's own network"
 
 
-def contested(one: Boot, other: Boot) -> str:
+def contested(one: tuple[str, Boot], other: tuple[str, Boot]) -> str:
     """Return, in words, what two guests booted so would both have, and cannot; "" for nothing."""
-    theirs = dict(_claims(other))
-    both = [what for what, alone in _claims(one) if what in theirs and (alone or theirs[what])]
+    theirs = dict(_claims(*other))
+    both = [what for what, alone in _claims(*one) if what in theirs and (alone or theirs[what])]
     return min(both, default="")
 
 
@@ -135,11 +136,13 @@ def written(boot: Boot) -> frozenset[str]:
     return frozenset(os.path.realpath(one.path) for one in volumes if not one.readonly)
 
 
-def _claims(boot: Boot) -> Iterator[tuple[str, bool]]:
+def _claims(guest: str, boot: Boot) -> Iterator[tuple[str, bool]]:
     """Yield what a guest has of the host, in words, and whether it has to have it alone.
 
     A volume that one guest writes is read by no other: what that would read is torn.
     """
+    if boot.target == "xen":
+        yield f"domain {xen.domain_name(boot, guest)}", True
     for device, nic in boot.nics.items():
         if nic.kind == "user":
             ends = (Forward.of(text).host_end for text in nic.forward)
@@ -157,7 +160,7 @@ def _claims(boot: Boot) -> Iterator[tuple[str, bool]]:
 
 
 def refuse_shared(boots: Mapping[str, Boot]) -> None:
-    """Raise ConfigError where two guests would have the same port, address, tap or volume."""
+    """Raise ConfigError where two guests would have one port, address, tap, volume or domain."""
     if shared := network.shared({name: network.endpoints(boot) for name, boot in boots.items()}):
         one, other, endpoint = shared
         raise ConfigError(
@@ -166,7 +169,7 @@ def refuse_shared(boots: Mapping[str, Boot]) -> None:
         )
     holders: dict[str, list[tuple[str, bool]]] = defaultdict(list)
     for name, boot in boots.items():
-        for what, alone in _claims(boot):
+        for what, alone in _claims(name, boot):
             holders[what].append((name, alone))
     for what, found in sorted(holders.items()):
         if len(found) > 1 and any(alone for _, alone in found):

@@ -123,6 +123,7 @@ class Converger:
         if self._note_faults(desired, actions, wish, known) or self._execution.changed:
             known = survey.look_at_all(self._state)
             self._sweep(known)
+        self._end_gone(desired, actions, known)
         return self._finish(tip, desired, bound, host_text, known, wish)
 
     def _note_faults(
@@ -145,6 +146,17 @@ class Converger:
         for name in over:
             self._state.set_fault(name, None)
         return bool(unprepared or over)
+
+    def _end_gone(
+        self, desired: DesiredState, actions: list[Action], known: Mapping[str, Known]
+    ) -> None:
+        """End what is adrift and wanted no more, once what is wanted stands."""
+        waiting = desired.unready or self._execution.faults or any(one.postponed for one in actions)
+        if waiting or self._request.verb == "reboot":
+            return
+        for name in sorted(known.keys() - desired.names):
+            if known[name].adrift:
+                self._execution.leave_no_domain(name)
 
     def _sweep(self, known: Mapping[str, Known]) -> None:
         """Take away what ended generations have left. That it cannot be is no failure."""
@@ -201,13 +213,13 @@ class Converger:
             self._state.set_intent(name, Intent("held", time.time()))
             if name in known and known[name].live is not None:
                 self._execution.stop(Action(Verb.STOP, name, HELD))
-            else:
+            elif name not in known or self._execution.leave_no_domain(name):
                 self._say("guest.held", f"{name}: {HELD}", guest=name)
         known = survey.look_at_all(self._state)
         self._sweep(known)
         self._collect(bound, None, known)
-        self._end(0, "done: no pull starts what is held, until `mirage-hooks start` does")
-        return 0
+        summary = "done: no pull starts what is held, until `mirage-hooks start` does"
+        return self._conclude(self._execution.faults, summary)
 
     def _keep_what_ran(
         self, tip: Revision, bound: Host, known: dict[str, Known], why: Error

@@ -3,15 +3,15 @@
 from collections.abc import Container, Iterable
 from uuid import UUID
 
-from mirage_hooks.boot import links
+from mirage_hooks.boot import control, links
 from mirage_hooks.boot.convention import is_same_site
 from mirage_hooks.boot.errors import HostError
 from mirage_hooks.boot.generation import Generation
 from mirage_hooks.boot.host import Host
+from mirage_hooks.boot.process import boot_id
 from mirage_hooks.boot.record import State
 from mirage_hooks.boot.targets import xen
 from mirage_hooks.boot.targets.tending import Others
-from mirage_hooks.boot.xl import Listed
 
 
 def identity(state: State, generation: Generation) -> UUID:
@@ -25,7 +25,7 @@ def sweep(state: State, bound: Host, over: Iterable[Generation]) -> list[str]:
 
     Returns their names. Raises HostError.
     """
-    left = {str(identity(state, one)) for one in over if one.boot.target == "xen"}
+    left = {str(identity(state, one)) for one in over if _may_be_there(state, one)}
     if not left:
         return []
     xl = xen.driven(bound.tenders)
@@ -35,35 +35,53 @@ def sweep(state: State, bound: Host, over: Iterable[Generation]) -> list[str]:
     return [one.name for one in found]
 
 
+def _may_be_there(state: State, generation: Generation) -> bool:
+    """Whether a generation may have a domain: none outlives the boot of the host's kernel."""
+    if generation.boot.target != "xen":
+        return False
+    if (monitor := state.monitor_state(generation)) is not None:
+        return monitor.monitor.boot == boot_id()
+    folder = state.generation_folder(generation.guest, generation.number)
+    return (folder / control.ORDERS).exists()  # its monitor was killed before it stood armed
+
+
 def before(state: State, bound: Host, generation: Generation, adopt: Container[str]) -> Others:
     """Return the domains that end for a generation's: of its guest, and those to `adopt`.
 
-    Raises HostError where somebody else's has its name, dots or not, and is not to be adopted: a
-    script may have booted the same site.
+    One whose tender was killed is to be paused like those, if it is not yet; so is one of another
+    guest of ours that has the name. What is looked after keeps it until guests are switched. Raises
+    HostError where somebody else's has the name, dots or not, and is not to be adopted: a script
+    may have booted the same site.
     """
-    name = xen.domain_name(generation.boot, generation.guest)
     found = xen.driven(bound.tenders).domains()
     ours = {
-        str(identity(state, one))
-        for one in state.generations(generation.guest)
-        if one.number != generation.number
+        str(identity(state, one)): one
+        for guest in state.guest_names()
+        for one in state.generations(guest)
     }
-    theirs = [one for one in found if one.name == name and one.uuid not in ours]
-    if generation.boot.domain.name is None:
-        theirs += _of_its_site(state, found, name)
+    name = xen.domain_name(generation.boot, generation.guest)
+    made_up = generation.boot.domain.name is None
+    theirs = [
+        one
+        for one in found
+        if one.uuid not in ours and (one.name == name or (made_up and is_same_site(one.name, name)))
+    ]
     for one in theirs:
         if one.name not in adopt:
             raise HostError(
                 f"domain {one.name} (id {one.id}) runs already, and is none of ours",
                 f"to have it replaced by this guest: mirage-hooks deploy --adopt {one.name}",
             )
-    own = tuple(one.uuid for one in found if one.uuid in ours)
-    return Others(own, tuple(one.uuid for one in theirs))
-
-
-def _of_its_site(state: State, found: Iterable[Listed], name: str) -> list[Listed]:
-    """Return the domains, of no guest of ours, whose names have other dots than `name`."""
-    alike = [one for one in found if one.name != name and is_same_site(one.name, name)]
-    guests = state.guest_names() if alike else ()
-    ours = {str(identity(state, one)) for guest in guests for one in state.generations(guest)}
-    return [one for one in alike if one.uuid not in ours]
+    still: list[str] = []
+    serving = [one.uuid for one in theirs]
+    mine = str(identity(state, generation))
+    for one in found:
+        if one.uuid == mine or (before := ours.get(one.uuid)) is None:
+            continue
+        monitor = state.monitor_state(before)
+        tended = monitor is not None and monitor.monitor.alive
+        # Without a monitor's word it may be about to be armed, side by side with this one.
+        left = one.name == name and monitor is not None and not tended
+        if before.guest == generation.guest or left:
+            (still if tended or one.paused else serving).append(one.uuid)
+    return Others(tuple(still), tuple(serving))

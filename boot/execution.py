@@ -13,6 +13,7 @@ import msgspec
 from mirage_hooks.boot import (
     binding,
     control,
+    domains,
     manifest,
     network,
     recover,
@@ -103,8 +104,8 @@ class Execution:
             postponed = {action.guest for action in actions if action.postponed}
             if not self._postpone(desired, stops, postponed):
                 for action in stops:
-                    self.stop(action)
-                    live.pop(action.guest, None)
+                    if self.stop(action):
+                        live.pop(action.guest, None)
             while len(free := self._abandon_blocked(armed, live)) < len(armed):
                 armed = free  # one that stays now may be in the way of another
             moving = {
@@ -226,15 +227,27 @@ class Execution:
         except (Error, OSError) as error:
             self._fault(guest, error)
 
-    def stop(self, action: Action) -> None:
-        """Stop a guest that runs, and record it."""
+    def stop(self, action: Action) -> bool:
+        """Stop a guest that runs, and record it; return whether nothing of it is left."""
         self.changed.add(action.guest)
         live, monitor = self._known[action.guest].live, self._known[action.guest].monitor
         assert live is not None  # noqa: S101 - only what is alive is planned to be stopped
         end(self._state, live, monitor, action.reason)
         self._known[action.guest] = survey.look(self._state, action.guest)
+        if not self.leave_no_domain(action.guest):
+            return False
         text = f"{action.guest}: generation {live.number} stopped: {action.reason}"
         self._say("guest.stopped", text, guest=action.guest, generation=live.number)
+        return True
+
+    def leave_no_domain(self, guest: str) -> bool:
+        """Destroy the domains of a guest that is over; return whether none is left."""
+        try:
+            domains.sweep(self._state, self._bound, self._known[guest].generations)
+        except (Error, OSError) as error:
+            self._fault(guest, error)
+            return False
+        return True
 
     def _apply_live(self, action: Action) -> None:
         """Check and restart policy are no part of a boot: a change of them reboots nothing."""
@@ -307,12 +320,12 @@ def _pids(running: Iterable[Running]) -> frozenset[int]:
 
 def _contested(running: Running, switch: Switch) -> str:
     """Return what a running generation has that a new one is to have, "" for nothing."""
-    old, new = running[0].boot, switch.generation.boot
-    held = network.endpoints(old)
-    for endpoint in network.endpoints(new):
+    old, new = running[0], switch.generation
+    held = network.endpoints(old.boot)
+    for endpoint in network.endpoints(new.boot):
         if any(endpoint.overlaps(other) for other in held):
             return f"port {endpoint.port}"
-    return binding.contested(old, new)
+    return binding.contested((old.guest, old.boot), (new.guest, new.boot))
 
 
 def _refuse_taken_port(guest: str, launch: Launch, listening: Listening) -> None:

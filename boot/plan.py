@@ -114,6 +114,12 @@ class Known:
         )
 
     @property
+    def adrift(self) -> bool:
+        """Whether nothing but the loss of its monitor has ended it: a domain of it may serve on."""
+        held = self.intent is not None and self.intent.kind == "held"
+        return self.live is None and self.given_up is None and not held
+
+    @property
     def last(self) -> Generation | None:
         """The newest generation that was healthy."""
         return self.last_healthy("")

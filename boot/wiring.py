@@ -113,7 +113,10 @@ def make_bridge(state: State, bound: Host, network: str) -> None:
 
 
 def sweep(state: State, bound: Host, known: Mapping[str, Known]) -> None:
-    """Take away what generations that are over have left: taps, copies of volumes, domains."""
+    """Take away what generations that are over have left: taps, copies of volumes, domains.
+
+    The domain of a guest that is adrift serves until the next one takes its place.
+    """
     over = [
         generation
         for one in known.values()
@@ -124,11 +127,12 @@ def sweep(state: State, bound: Host, known: Mapping[str, Known]) -> None:
         if any(volume.readonly for volume in generation.boot.volumes.values()):
             for copy in _folder(state, generation).glob(f"*{_COPY}"):
                 copy.unlink(missing_ok=True)
-    domains.sweep(state, bound, over)
     everything = [*over, *(one.live for one in known.values() if one.live is not None)]
     if any(generation.boot.nics for generation in everything):
         keep = {alias(state, one.live) for one in known.values() if one.live is not None}
         taps.sweep(state.installation, keep)
+    # The last: it is all that fails where xl does.
+    domains.sweep(state, bound, [one for one in over if not known[one.guest].adrift])
 
 
 def remove(state: State) -> list[str]:

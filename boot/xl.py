@@ -74,6 +74,11 @@ class Listed:
     memory: int
     state: str
 
+    @property
+    def paused(self) -> bool:
+        """Whether it is kept from running."""
+        return "p" in self.state
+
 
 # Command lines.
 

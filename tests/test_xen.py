@@ -17,7 +17,7 @@ import stand_in_xl
 from mirage_hooks.boot import control
 from networked import NetSite, on
 from stand_in_xen import Folder
-from support import monitors_of, wait_for
+from support import COMMAND, monitors_of, wait_for
 
 pytestmark = on("xen")
 
@@ -65,6 +65,34 @@ def test_a_guest_that_was_stopped_leaves_no_domain(net: NetSite) -> None:
     assert net.page() == "one"
 
 
+def test_a_domain_that_cannot_be_destroyed_is_said_to_run_still(net: NetSite) -> None:
+    net.command("deploy")
+    wait_for(lambda: list(net.domains()) == ["www"])
+    stand_in_xl.fail(net.xen, destroy={"code": 1, "says": "no"})
+    for _ in range(2):
+        stop = net.command("stop", "www", check=False)
+        assert stop.returncode == 6, stop.stderr
+        assert "www: xl destroy" in stop.stderr
+        assert "stopped" not in stop.stderr
+    (net.xen / "faults.json").unlink()
+    net.command("stop", "www")
+    assert net.domains() == {}
+
+
+def test_a_guest_that_is_gone_and_cannot_be_destroyed_is_a_fault(net: NetSite) -> None:
+    add_other(net)
+    stand_in_xl.fail(net.xen, destroy={"code": 1, "says": "no"})
+    net.manifest = lambda: net.more  # type: ignore[method-assign]
+    net.publish("one")
+    net.git("pull", "-q")
+    for _ in range(2):
+        deploy = net.command("deploy", check=False)
+        assert (deploy.returncode, "www: xl destroy" in deploy.stderr) == (6, True), deploy.stderr
+    (net.xen / "faults.json").unlink()
+    net.command("deploy")
+    assert list(net.domains()) == ["other"]
+
+
 def guest_of(net: NetSite) -> int:
     [domain] = Folder(net.xen).now().domains
     return domain.guest
@@ -80,29 +108,78 @@ def test_a_guest_that_crashes_is_booted_again(net: NetSite) -> None:
     assert "the guest exited with 85 (the domain crashed)" in console
 
 
-def test_a_domain_that_a_killed_monitor_left_is_replaced(net: NetSite) -> None:
+def be_adrift(net: NetSite) -> None:
+    """Deploy, and have the domain of `www` serve on while monitor and tender were killed."""
     net.command("deploy")
-    wait_for(lambda: list(net.domains()) == ["www"])
+    wait_for(lambda: "www" in net.domains())
     monitor = net.monitor()
     assert monitor.tender is not None
     monitor.monitor.kill()
     monitor.tender.kill()
     monitor.tender.wait_gone(5)
-    assert list(net.domains()) == ["www"]
+    assert net.page() == "one"
+
+
+def add_other(net: NetSite) -> None:
+    """Commit a second guest, `other`."""
+    net.more = net.table("other", 'address = "10.0.0.3/24"', [], "ping = true")
+    net.publish("one")
+    net.pull()
+    wait_for(lambda: sorted(net.domains()) == ["other", "www"])
+
+
+def test_a_domain_that_a_killed_monitor_left_is_replaced(net: NetSite) -> None:
+    be_adrift(net)
     net.command("deploy")
     wait_for(lambda: list(net.domains()) == ["www"])
     assert net.page() == "one"
     assert monitors_of(net.state) != []
 
 
-def test_nothing_that_a_killed_monitor_left_outlives_an_uninstall(net: NetSite) -> None:
-    net.command("deploy")
+def test_a_domain_that_a_killed_monitor_left_serves_until_another_stands(net: NetSite) -> None:
+    be_adrift(net)
+    net.bind({"bridge": "br7"})
+    assert net.command("deploy", check=False).returncode != 0
+    assert net.page() == "one"
+    net.bind({"bridge": "br0"})
+    stand_in_xl.fail(net.xen, create={"code": 3, "says": "no"})
+    assert net.command("deploy", check=False).returncode == 6
+    assert net.page() == "one"
+
+
+def test_a_domain_that_a_killed_monitor_left_stands_still_before_the_next_one_runs(
+    net: NetSite,
+) -> None:
+    be_adrift(net)
+    stand_in_xl.fail(net.xen, destroy={"seconds": 3})
+    deploy = net.host.popen(COMMAND, "deploy", console=net.clone.parent / "deploy", cwd=net.clone)
+    wait_for(lambda: net.domains().get("www") == "--p---")
+    assert deploy.wait(60) == 0
     wait_for(lambda: list(net.domains()) == ["www"])
-    monitor = net.monitor()
-    assert monitor.tender is not None
-    monitor.monitor.kill()
-    monitor.tender.kill()
-    monitor.tender.wait_gone(5)
+
+
+def test_a_domain_that_a_killed_monitor_left_is_not_stopped_with_another_guest(
+    net: NetSite,
+) -> None:
+    add_other(net)
+    be_adrift(net)
+    net.command("stop", "other")
+    assert (list(net.domains()), net.page()) == (["www"], "one")
+    net.command("stop", "www")
+    assert net.domains() == {}
+
+
+def test_a_domain_that_a_killed_monitor_left_goes_with_its_guest(net: NetSite) -> None:
+    add_other(net)
+    be_adrift(net)
+    net.manifest = lambda: net.more  # type: ignore[method-assign]
+    net.publish("one")
+    net.pull()
+    assert list(net.domains()) == ["other"]
+
+
+def test_nothing_that_a_killed_monitor_left_outlives_an_uninstall(net: NetSite) -> None:
+    be_adrift(net)
     assert "domain www: destroyed" in net.command("uninstall", "--yes").stdout
     assert net.domains() == {}
 

@@ -220,3 +220,41 @@ def add_beside(net: NetSite, site: str, address: str) -> None:
     here = net.upstream / "xen" / f"{net.count:040x}"
     (here / f"{site}.xen.bz2").write_bytes(bz2.compress(image))
     net.commit("the other job")
+
+
+def name_domain(net: NetSite, name: str) -> None:
+    """Commit a template that has one name for all."""
+    (net.upstream / "xl.conf.in").write_text(XL_CONF_IN.replace("@NAME@", name))
+    net.commit(f"called {name}")
+    net.git("pull", "-q")
+
+
+def test_two_sites_cannot_have_one_domains_name(practice: NetSite) -> None:
+    add_beside(practice, "decks", "10.0.0.3/24")
+    name_domain(practice, "site")
+    find(practice)
+    deploy = practice.command("deploy", check=False)
+    assert deploy.returncode == 3
+    assert "guests decks and mortio have one domain site" in deploy.stderr
+    assert "--adopt" not in deploy.stderr
+
+
+@pytest.mark.parametrize("killed", [False, True], ids=["looked after", "left"])
+def test_a_site_that_gets_its_dots_later_has_the_place_of_its_domain(
+    practice: NetSite, killed: bool
+) -> None:
+    name_domain(practice, "mort.io")
+    install(practice, "mortio")
+    practice.command("deploy")
+    wait_for(lambda: list(practice.domains()) == ["mort.io"])
+    if killed:
+        monitor = practice.monitor("mortio")
+        assert monitor.tender is not None
+        monitor.monitor.kill()
+        monitor.tender.kill()
+        monitor.tender.wait_gone(5)
+    install(practice, "mort.io")
+    practice.command("deploy")
+    wait_for(lambda: list(practice.domains()) == ["mort.io"])
+    assert practice.live("mort.io") is not None
+    assert practice.page() == "one"

@@ -24,7 +24,10 @@ class Tending:
 
 
 class Others(NamedTuple):
-    """The uuids of domains that end for a new one: of the same guest, and of somebody else's."""
+    """The uuids of domains that end for a new one: what stands still by then, and what serves on.
+
+    A domain of ours serves on where its tender was killed, one to be adopted as it has no tender.
+    """
 
     own: tuple[str, ...] = ()
     adopted: tuple[str, ...] = ()

@@ -7,7 +7,7 @@ import pytest
 from mirage_hooks.boot import binding, host
 from mirage_hooks.boot.device import BlockConfig, NetworkConfig, Nic, Volume
 from mirage_hooks.boot.errors import ConfigError
-from mirage_hooks.boot.guest import Boot, Check, Guest, Target
+from mirage_hooks.boot.guest import Boot, Check, Domain, Guest, Target
 from mirage_hooks.boot.host import Host, HostNetwork, HostVolume
 
 HERE, OTHER = "0" * 12, "1" * 12
@@ -319,6 +319,22 @@ def with_volume(path: str | Path, readonly: bool) -> Boot:
     return Boot(target="hvt", image="i", volumes={"storage": Volume(str(path), readonly)})
 
 
+def in_domain(name: str | None) -> Boot:
+    return Boot(target="xen", image="i", domain=Domain(name=name))
+
+
+def test_a_domains_name_is_one_guests() -> None:
+    with pytest.raises(ConfigError) as error:
+        binding.refuse_shared({"a": in_domain("site"), "b": in_domain("site")})
+    assert error.value.message == "guests a and b have one domain site"
+
+
+def test_a_domain_may_have_the_name_that_another_guests_has_not() -> None:
+    binding.refuse_shared({"a": in_domain("b"), "b": in_domain("c")})
+    with pytest.raises(ConfigError):
+        binding.refuse_shared({"a": in_domain("b"), "b": in_domain(None)})
+
+
 # A copy that is made for a reader while another guest writes would be torn.
 @pytest.mark.parametrize("readonly", [(False, False), (False, True), (True, False)])
 def test_a_volume_that_a_guest_writes_is_no_other_guests(readonly: tuple[bool, bool]) -> None:
@@ -336,7 +352,7 @@ def test_one_volume_by_two_paths_is_one(tmp_path: Path) -> None:
     (tmp_path / "data").touch()
     (tmp_path / "link").symlink_to("data")
     one, other = (with_volume(tmp_path / name, readonly=False) for name in ("data", "link"))
-    assert binding.contested(one, other) == f"volume {tmp_path / 'data'}"
+    assert binding.contested(("a", one), ("b", other)) == f"volume {tmp_path / 'data'}"
 
 
 def test_a_guest_cannot_have_one_volume_twice() -> None:
@@ -348,13 +364,13 @@ def test_a_guest_cannot_have_one_volume_twice() -> None:
 
 def test_what_a_running_guest_has_and_another_is_to_have_is_told_in_words() -> None:
     one, other = (bound(guest(name=name, service=on("public", "10.0.0.2/24"))) for name in "ab")
-    assert binding.contested(one, other) == "address 10.0.0.2 on br0"
+    assert binding.contested(("a", one), ("b", other)) == "address 10.0.0.2 on br0"
 
 
 def test_guests_with_devices_of_their_own_are_in_nobodys_way() -> None:
     one = bound(guest(name="a", service=on("public", "10.0.0.2/24")))
     other = bound(guest(name="b", service=on("public", "10.0.0.3/24")))
-    assert binding.contested(one, other) == ""
+    assert binding.contested(("a", one), ("b", other)) == ""
 
 
 def test_what_a_guest_writes_is_known_by_its_real_path(tmp_path: Path) -> None:

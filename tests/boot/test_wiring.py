@@ -8,13 +8,16 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from mirage_hooks.boot import links, netlink, wiring
+from mirage_hooks.boot import control, links, netlink, wiring
+from mirage_hooks.boot.control import MonitorState
 from mirage_hooks.boot.device import NetworkConfig, Nic, Volume
 from mirage_hooks.boot.errors import HostError
 from mirage_hooks.boot.generation import Generation
 from mirage_hooks.boot.guest import Boot
-from mirage_hooks.boot.host import Host, HostNetwork
+from mirage_hooks.boot.host import Host, HostNetwork, Tenders
+from mirage_hooks.boot.intent import Intent
 from mirage_hooks.boot.plan import Known
+from mirage_hooks.boot.process import ProcessId, boot_id
 from mirage_hooks.boot.record import State
 from mirage_hooks.boot.wiring import Held
 from namespace import Namespace
@@ -169,6 +172,32 @@ def test_the_taps_of_what_is_over_are_taken_away(state: State, here: Namespace) 
     kept = attach(state, new)
     wiring.sweep(state, Host(branch="main"), known(old, new, live=new))
     assert here.links() == sorted(["br0", str(kept)])
+
+
+def in_domain(state: State, boot: str) -> Known:
+    """Record a stopped guest of target xen, whose monitor was of that boot of the kernel."""
+    one = past_generation(1, "a" * 64, "1" * 40, guest="domain")
+    one = msgspec.structs.replace(one, boot=Boot(target="xen", image="a" * 64))
+    record(state, one)
+    folder = state.generation_folder(one.guest, one.number)
+    ended = MonitorState("stopped", ProcessId(boot, 1, 1), None, "")
+    control.write_json(str(folder / control.STATE), control.state_to(ended))
+    return Known((one,), intent=Intent("held", 0.0))
+
+
+WITHOUT_XL = Host(branch="main", tenders=Tenders(xen="/nowhere/xl"))
+
+
+def test_taps_are_taken_away_where_xl_fails(state: State, here: Namespace) -> None:
+    old = generation(state, nic=BRIDGED)
+    attach(state, old)
+    with pytest.raises(HostError, match="/nowhere/xl"):
+        wiring.sweep(state, WITHOUT_XL, {**known(old), "domain": in_domain(state, boot_id())})
+    assert here.links() == ["br0"]
+
+
+def test_xl_is_not_asked_for_domains_that_the_hosts_boot_has_ended(state: State) -> None:
+    wiring.sweep(state, WITHOUT_XL, {"domain": in_domain(state, "an earlier one")})
 
 
 def test_links_of_others_are_left_alone(state: State, here: Namespace) -> None:
