@@ -27,7 +27,9 @@ class Reader:
         self._home = folder / "operator"
         (self._home / ".gitconfig").write_text("[user]\nname = You\nemail = you@example.org\n")
         (self._home / "mirage-hooks").symlink_to(ROOT)
-        command = namespace.inside(*become, "bash", "--norc")
+        # What a make above this one says is none of theirs.
+        unmade = ("env", "--unset=MAKEFLAGS", "--unset=MAKELEVEL", "--unset=MFLAGS")
+        command = namespace.inside(*become, *unmade, "bash", "--norc")
         self._shell = Shell(command, self._home, folder / "output")
         self.masks = [(re.compile(re.escape(str(self._home))), "/home/you")]
 
