@@ -118,12 +118,11 @@ class Converger:
         if self._request.automatic:
             wish = replace(wish, now=time.time(), host=hashlib.sha256(host_text).hexdigest())
         actions = plan(desired, known, wish)
-        self._execution.carry_out(desired, actions)
+        self._execution.carry_out(desired, actions, self._gone(desired, known))
         self._execution.make_good(desired, actions)
         if self._note_faults(desired, actions, wish, known) or self._execution.changed:
             known = survey.look_at_all(self._state)
             self._sweep(known)
-        self._end_gone(desired, actions, known)
         return self._finish(tip, desired, bound, host_text, known, wish)
 
     def _note_faults(
@@ -147,16 +146,12 @@ class Converger:
             self._state.set_fault(name, None)
         return bool(unprepared or over)
 
-    def _end_gone(
-        self, desired: DesiredState, actions: list[Action], known: Mapping[str, Known]
-    ) -> None:
-        """End what is adrift and wanted no more, once what is wanted stands."""
-        waiting = desired.unready or self._execution.faults or any(one.postponed for one in actions)
-        if waiting or self._request.verb == "reboot":
-            return
-        for name in sorted(known.keys() - desired.names):
-            if known[name].adrift:
-                self._execution.leave_no_domain(name)
+    def _gone(self, desired: DesiredState, known: Mapping[str, Known]) -> list[str]:
+        """Return the guests that are adrift and wanted no more: nobody else would end them."""
+        is_meant = not desired.lost or self._request.allow_empty
+        if desired.unready or not is_meant or self._request.verb == "reboot":
+            return []
+        return [name for name in sorted(known.keys() - desired.names) if known[name].adrift]
 
     def _sweep(self, known: Mapping[str, Known]) -> None:
         """Take away what ended generations have left. That it cannot be is no failure."""

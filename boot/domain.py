@@ -38,8 +38,6 @@ FAILED, CRASHED, REBOOTS, REMOVED, ENDED = 84, 85, 86, 87, 88
 _ASK_SECONDS = 1.0
 # How long its console may go on once a domain is gone: xl's reader of it hangs now and then.
 _LAST_WORDS_SECONDS = 0.5
-# How long Xen may take to have the memory of a domain back that has ended: it is wiped first.
-_ROOM_SECONDS = 10.0
 # What a domain takes beside its memory, MiB: page tables, and what its devices are shared by.
 _BESIDE = 8
 
@@ -131,15 +129,17 @@ class Tender:
     def _create_beside(self) -> None:
         """Have the domain made beside others, unless Xen lacks memory. Raises XlError."""
         if self._has_room():
+            began = time.monotonic()
             try:
                 self._create()
                 return
             except XlError:
-                if self._has_room():
+                self._xl.end(self._order.uuid)  # what was begun has memory, too
+                self._keeper = None
+                hung = time.monotonic() - began >= xl.CHANGE_SECONDS
+                if hung or self._has_room():
                     raise
                 # Another guest's tender saw the same room, and was first to take it.
-                self._xl.end(self._order.uuid)
-                self._keeper = None
         print("Xen lacks memory for both: the domain is made once another ends", flush=True)
 
     def _say(self, word: bytes) -> None:
@@ -273,7 +273,7 @@ class Tender:
 
     def _wait_for_room(self) -> None:
         """Wait for what an ended domain had. Whether it is enough, `xl create` finds out."""
-        deadline = time.monotonic() + _ROOM_SECONDS
+        deadline = time.monotonic() + xl.ROOM_SECONDS
         while time.monotonic() < deadline and not self._has_room():
             time.sleep(0.2)
 

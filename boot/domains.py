@@ -72,16 +72,26 @@ def before(state: State, bound: Host, generation: Generation, adopt: Container[s
                 f"domain {one.name} (id {one.id}) runs already, and is none of ours",
                 f"to have it replaced by this guest: mirage-hooks deploy --adopt {one.name}",
             )
-    still: list[str] = []
+    ours.pop(str(identity(state, generation)), None)
+    # One that crashed may have no domain just now, and another one when this takes its place.
+    still = [
+        uuid
+        for uuid, one in ours.items()
+        if one.guest == generation.guest and one.boot.target == "xen" and _is_tended(state, one)
+    ]
     serving = [one.uuid for one in theirs]
-    mine = str(identity(state, generation))
     for one in found:
-        if one.uuid == mine or (before := ours.get(one.uuid)) is None:
+        before = ours.get(one.uuid)
+        if before is None or one.uuid in still:
             continue
-        monitor = state.monitor_state(before)
-        tended = monitor is not None and monitor.monitor.alive
+        monitored = state.monitor_state(before) is not None
         # Without a monitor's word it may be about to be armed, side by side with this one.
-        left = one.name == name and monitor is not None and not tended
+        left = one.name == name and monitored and not _is_tended(state, before)
         if before.guest == generation.guest or left:
-            (still if tended or one.paused else serving).append(one.uuid)
+            (still if one.paused else serving).append(one.uuid)
     return Others(tuple(still), tuple(serving))
+
+
+def _is_tended(state: State, generation: Generation) -> bool:
+    monitor = state.monitor_state(generation)
+    return monitor is not None and monitor.monitor.alive

@@ -1,7 +1,7 @@
 """Carry a plan out: prepare side by side, stop what is to stop, switch, make good."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -86,26 +86,24 @@ class Execution:
                 for notice in wanted.notices:
                     self._say("guest.notice", f"{name}: {notice}", guest=name)
 
-    def carry_out(self, desired: DesiredState, actions: list[Action]) -> None:
+    def carry_out(
+        self, desired: DesiredState, actions: list[Action], gone: Sequence[str] = ()
+    ) -> None:
         """Say what will be done, then do it: prepare side by side, stop, switch side by side.
 
-        All are prepared before any is touched; they are switched by their place at startup.
+        All are prepared before any is touched; they are switched by their place at startup. Of the
+        guests that are `gone` what may serve on without a monitor is ended as what is stopped.
         """
         self._announce(desired, actions)
         launches = [action for action in actions if action.boots]
-        stops = [action for action in actions if action.verb is Verb.STOP]
         self.changed.update(action.guest for action in launches)
-        if launches or stops:
+        if launches or any(action.verb is Verb.STOP for action in actions):
             settled.clear(self._state)
             live = survey.running(self._known)
             taken = sockets.listening(but=_pids(live.values())) if launches else {}
             self._make_bridges(desired, launches)
             armed = [one for one in _side_by_side(partial(self._arm, taken), launches) if one]
-            postponed = {action.guest for action in actions if action.postponed}
-            if not self._postpone(desired, stops, postponed):
-                for action in stops:
-                    if self.stop(action):
-                        live.pop(action.guest, None)
+            self._end(desired, actions, gone, live)
             while len(free := self._abandon_blocked(armed, live)) < len(armed):
                 armed = free  # one that stays now may be in the way of another
             moving = {
@@ -113,6 +111,8 @@ class Execution:
             }
             for batch in _in_order(armed, desired.startup):
                 _side_by_side(partial(self._switch, moving), batch)
+        else:
+            self._end(desired, actions, gone, {})
         for action in actions:
             if action.verb is Verb.KEEP:
                 self._apply_live(action)
@@ -179,6 +179,24 @@ class Execution:
                 f"nor does the repository have {path} of commit {short(launch.provenance.commit)}",
                 f"what runs goes on running; mirage-hooks history {guest} lists other states",
             ) from None
+
+    def _end(
+        self,
+        desired: DesiredState,
+        actions: list[Action],
+        gone: Sequence[str],
+        live: dict[str, Running],
+    ) -> None:
+        """End what is wanted no more, unless what may take its place could not be prepared."""
+        stops = [action for action in actions if action.verb is Verb.STOP]
+        postponed = {action.guest for action in actions if action.postponed}
+        if self._postpone(desired, stops, postponed):
+            return
+        for action in stops:
+            if self.stop(action):
+                live.pop(action.guest, None)
+        for name in gone:
+            self.leave_no_domain(name)
 
     def _postpone(
         self, desired: DesiredState, stops: list[Action], postponed: AbstractSet[str]

@@ -309,10 +309,11 @@ class Switch:
 def fire_seconds(boot: Boot) -> float:
     """Return how long it may take from the word to the boot, beside the old guest's grace, seconds.
 
-    That is two kills, and what `xl create` may take where it was not run before.
+    That is two kills; and for a domain that was not made before, the end of the one that it comes
+    after, what Xen takes to have memory back, and `xl create`.
     """
     outside = targets.named(boot.target).outside
-    return 4 * control.GRACE + (xl.CHANGE_SECONDS if outside else 0.0)
+    return 4 * control.GRACE + (2 * xl.CHANGE_SECONDS + xl.ROOM_SECONDS if outside else 0.0)
 
 
 def end(state: State, live: Generation, monitor: MonitorState | None, reason: str) -> None:

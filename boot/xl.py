@@ -19,6 +19,8 @@ from mirage_hooks.boot.errors import HostError
 # these are 0.1 and 1; hotplug scripts wait for each other where many domains change at once.
 ANSWER_SECONDS = 20.0
 CHANGE_SECONDS = 60.0
+# How long Xen may take to have the memory of a domain back that has ended: it is wiped first.
+ROOM_SECONDS = 10.0
 
 # How long one that is killed may take to be gone, seconds.
 _KILLED_SECONDS = 2.0

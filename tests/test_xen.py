@@ -11,10 +11,12 @@ import signal
 from pathlib import Path
 from typing import cast
 
+import msgspec
 import pytest
 
 import stand_in_xl
-from mirage_hooks.boot import control
+from mirage_hooks.boot import control, domains, host
+from mirage_hooks.boot.targets.tending import Others
 from networked import NetSite, on
 from stand_in_xen import Folder
 from support import COMMAND, monitors_of, wait_for
@@ -176,6 +178,29 @@ def test_a_domain_that_a_killed_monitor_left_goes_with_its_guest(net: NetSite) -
     net.publish("one")
     net.pull()
     assert list(net.domains()) == ["other"]
+
+
+def test_a_domain_that_a_killed_monitor_left_stays_where_the_manifest_is_lost(net: NetSite) -> None:
+    be_adrift(net)
+    net.manifest = lambda: ""  # type: ignore[method-assign]
+    net.publish("one")
+    net.pull()
+    assert (list(net.domains()), net.page()) == (["www"], "one")
+    net.command("deploy", "--allow-empty")
+    assert net.domains() == {}
+
+
+def test_a_guest_that_has_no_domain_just_now_may_have_one_when_it_is_replaced(net: NetSite) -> None:
+    net.command("deploy")
+    wait_for(lambda: "www" in net.domains())
+    live = net.live()
+    assert live is not None
+    stand_in_xl.fail(net.xen, create={"code": 3, "says": "no"})
+    os.kill(guest_of(net), signal.SIGKILL)
+    wait_for(lambda: net.domains() == {})
+    bound = host.load(net.state.host_file)[0]
+    others = domains.before(net.state, bound, msgspec.structs.replace(live, number=2), ())
+    assert others == Others((str(domains.identity(net.state, live)),), ())
 
 
 def test_nothing_that_a_killed_monitor_left_outlives_an_uninstall(net: NetSite) -> None:
