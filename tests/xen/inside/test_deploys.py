@@ -54,9 +54,9 @@ def test_a_pull_replaces_the_domain(deployed: Practice, took: Took) -> None:
 def test_a_guest_that_crashes_is_booted_again(deployed: Practice, took: Took) -> None:
     template = XL_CONF_IN.format(address=deployed.address, page="two crash-after=15000")
     deployed.commit(template)
-    deployed.pull()
-    crashing = live(deployed)
-    with deployed.watched() as answered:
+    with deployed.watched() as answered:  # the replace is shorter
+        deployed.pull()
+        crashing = live(deployed)
         wait_for(lambda: monitor(deployed, crashing).restarts > 0, SECONDS)
         back = len(answered)
         wait_for(lambda: len(answered) > back, SECONDS)
