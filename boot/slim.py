@@ -9,10 +9,12 @@ packs are on the disk before an old one goes.
 
 import re
 from collections.abc import Iterable, Set
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
+from urllib.parse import unquote, urlsplit
 
 from git.exc import GitCommandError
 
@@ -53,6 +55,17 @@ class _Pack:
         """Remove it; the index first, by which git finds the rest."""
         for path in [self.stem.with_suffix(".idx"), *self.stem.parent.glob(f"{self.stem.name}.*")]:
             path.unlink(missing_ok=True)
+
+
+def leads_back(repository: Repository, remote: str) -> bool:
+    """Whether a remote is this very repository, as `.` is (git-config(1), branch.<name>.remote)."""
+    url = str(repository.git.git.ls_remote("--get-url", remote))
+    path = unquote(urlsplit(url).path) if url.startswith("file:") else url
+    for ending in ("", ".git"):
+        with suppress(RepositoryError):
+            there = Repository(Path(repository.name, f"{path}{ending}"))
+            return there.common_dir == repository.common_dir
+    return False
 
 
 def promise(repository: Repository, remote: str) -> None:

@@ -74,6 +74,17 @@ def local_image(site: Site) -> str:
     return site.git("rev-parse", "HEAD:mine.unix").stdout.strip()
 
 
+def begin_anew(site: Site) -> None:
+    """Have the upstream throw its history away, images and all."""
+    run("git", "checkout", "-q", "--orphan", "anew", cwd=site.upstream)
+    run("git", "rm", "-rq", "--cached", ".", cwd=site.upstream)
+    shutil.rmtree(site.upstream / "unix")
+    site.publish("five")
+    run("git", "branch", "-q", "-M", "anew", "main", cwd=site.upstream)
+    run("git", "reflog", "expire", "--expire=now", "--all", cwd=site.upstream)
+    run("git", "gc", "-q", "--prune=now", cwd=site.upstream)
+
+
 # What goes.
 
 
@@ -164,13 +175,7 @@ def test_what_was_not_pushed_can_be_pushed_afterwards(heavy: Site) -> None:
 
 def test_what_the_upstream_has_thrown_away_stays(heavy: Site) -> None:
     old = images(heavy)
-    run("git", "checkout", "-q", "--orphan", "anew", cwd=heavy.upstream)
-    run("git", "rm", "-rq", "--cached", ".", cwd=heavy.upstream)
-    shutil.rmtree(heavy.upstream / "unix")
-    heavy.publish("five")
-    run("git", "branch", "-q", "-M", "anew", "main", cwd=heavy.upstream)
-    run("git", "reflog", "expire", "--expire=now", "--all", cwd=heavy.upstream)
-    run("git", "gc", "-q", "--prune=now", cwd=heavy.upstream)
+    begin_anew(heavy)
     slim(heavy)
     assert set(old) <= here(heavy)
     assert is_sound(heavy)
@@ -300,6 +305,26 @@ def test_without_an_upstream_nothing_goes(heavy: Site) -> None:
     heavy.git("branch", "--unset-upstream")
     done = slim(heavy, check=False)
     assert (done.returncode, "main has no upstream" in done.stderr) == (ConfigError.exit_code, True)
+
+
+def test_a_branch_that_tracks_one_beside_it_has_no_upstream(heavy: Site) -> None:
+    heavy.git("config", "uploadpack.allowFilter", "true")
+    heavy.git("checkout", "-q", "-b", "deploy", "--track", "main")
+    heavy.tell_host(branch="deploy")
+    done = slim(heavy, check=False)
+    assert done.returncode == ConfigError.exit_code
+    assert "nobody else has the old images" in done.stderr
+    assert fetched(heavy) == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("url", [".", "../clone", "{0}", "{0}/.git", "file://{0}"])
+def test_a_remote_that_leads_back_here_is_no_upstream(heavy: Site, url: str) -> None:
+    heavy.git("config", "uploadpack.allowFilter", "true")
+    heavy.git("remote", "set-url", "origin", url.format(heavy.clone))
+    done = slim(heavy, check=False)
+    assert done.returncode == ConfigError.exit_code
+    assert "nobody else has the old images" in done.stderr
+    assert fetched(heavy) == [0, 1, 2, 3]
 
 
 def test_a_bare_repository_is_made_small_too(site: Site, tmp_path: Path) -> None:
