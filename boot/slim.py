@@ -11,7 +11,6 @@ import re
 from collections.abc import Iterable, Set
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import unquote, urlsplit
@@ -28,6 +27,8 @@ from mirage_hooks.boot.revision import reason
 _SECONDS = 900
 # What is smaller is no image, but a pointer, a manifest, a template.
 _SMALL_BYTES = 32 << 10
+# How git calls a pack.
+_NAME = re.compile("[0-9a-f]{40}|[0-9a-f]{64}")
 _UNFINISHED = re.compile(r"\btmp_pack_\w+")
 
 
@@ -141,10 +142,15 @@ def _packs(repository: Repository, folder: Path) -> Iterable[_Pack]:
         stem = index.with_suffix("")
         if stem.with_suffix(".keep").exists():
             continue
-        with index.open("rb") as file:
-            listed: str = repository.git.git.show_index(istream=file)
-        objects = frozenset(line.split()[1] for line in listed.splitlines())
+        objects = _listed(repository, index)
         yield _Pack(stem, stem.with_suffix(".promisor").exists(), objects)
+
+
+def _listed(repository: Repository, index: Path) -> frozenset[str]:
+    """Return the objects of a pack, by its index."""
+    with index.open("rb") as file:
+        listed: str = repository.git.git.show_index(istream=file)
+    return frozenset(line.split()[1] for line in listed.splitlines())
 
 
 def _objects(repository: Repository) -> dict[str, _Object]:
@@ -177,16 +183,19 @@ def _checked_out(repository: Repository) -> frozenset[str]:
     return frozenset(oid for tag, _, oid, _ in entries if tag == "H")
 
 
-def _write(
-    repository: Repository, folder: Path, objects: Iterable[str], promised: bool
-) -> Path | None:
-    """Write a pack of objects, None where there are none; return its path without an ending."""
-    lines = "".join(f"{oid}\n" for oid in objects)
-    pack = partial(repository.git.git.pack_objects, "--quiet", "--non-empty")
-    name = str(pack(str(folder / "pack"), istream=text_file(lines)))
-    if not name:
+def _write(repository: Repository, folder: Path, objects: Set[str], promised: bool) -> Path | None:
+    """Write a pack of objects, None where there are none; return its path without an ending.
+
+    Raises RepositoryError where git writes anything else than one pack with all of them.
+    """
+    if not objects:
         return None
+    lines = "".join(f"{oid}\n" for oid in objects)
+    pack = repository.git.git(c="pack.packSizeLimit=0").pack_objects
+    name = str(pack("--quiet", str(folder / "pack"), istream=text_file(lines)))
     stem = folder / f"pack-{name}"
+    if not _NAME.fullmatch(name) or _listed(repository, stem.with_suffix(".idx")) != objects:
+        raise RepositoryError(f"git packed other objects of {repository.name} than it was told to")
     if promised:
         write_atomic(stem.with_suffix(".promisor"), b"")
     return stem

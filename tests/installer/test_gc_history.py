@@ -181,6 +181,17 @@ def test_what_the_upstream_has_thrown_away_stays(heavy: Site) -> None:
     assert is_sound(heavy)
 
 
+def test_packs_that_are_to_be_small_are_written_whole(heavy: Site) -> None:
+    for name in ("a.bin", "b.bin"):
+        (heavy.upstream / name).write_bytes(os.urandom(900_000))
+    heavy.commit("what does not compress")
+    heavy.pull("-q")
+    heavy.git("config", "pack.packSizeLimit", "1m")
+    slim(heavy)
+    assert fetched(heavy) == [2, 3]
+    assert is_sound(heavy)
+
+
 def test_changes_in_the_work_tree_stay(heavy: Site) -> None:
     note = heavy.clone / "mirage-hooks.toml"
     note.write_text(note.read_text() + "# mine\n")
