@@ -72,9 +72,11 @@ def leads_back(repository: Repository, remote: str) -> bool:
 def promise(repository: Repository, remote: str) -> None:
     """Make a partial clone of any other: a remote is asked what its branches have, but for blobs.
 
-    Raises RepositoryError where it is away, or cannot leave them out.
+    It is asked again where what it said was not gone by to the end. Raises RepositoryError where it
+    is away, or cannot leave them out.
     """
-    if repository.config_values(f"remote.{remote}.promisor") == ["true"]:
+    told = repository.config_values(f"remote.{remote}.promisor") == ["true"]
+    if told and not repository.refs(pins.HISTORY):
         return
     if not filtering.is_offered(repository.name, remote):
         raise RepositoryError(
@@ -93,10 +95,13 @@ def promise(repository: Repository, remote: str) -> None:
         raise filtering.unreachable(remote, code, said, _SECONDS)
 
 
-def drop(repository: Repository, keep: Set[str]) -> Slimmed:
-    """Drop what a remote has, but for the blobs to `keep`. Raises Error, OSError."""
+def drop(repository: Repository, keep: Set[str], asked: bool = False) -> Slimmed:
+    """Drop what a remote has, but for the blobs to `keep`. Raises Error, OSError.
+
+    What its branches had at the last `promise` counts only where it was `asked` right now.
+    """
     try:
-        return _drop(repository, keep)
+        return _drop(repository, keep, repository.refs(pins.HISTORY) if asked else [])
     except GitCommandError as error:
         why = reason(error)
         for name in _UNFINISHED.findall(why):  # git leaves it behind
@@ -109,14 +114,15 @@ def drop(repository: Repository, keep: Set[str]) -> Slimmed:
         raise RepositoryError(f"git cannot repack {repository.name}: {why}") from None
 
 
-def _drop(repository: Repository, keep: Set[str]) -> Slimmed:
+def _drop(repository: Repository, keep: Set[str], seen: list[str]) -> Slimmed:
     folder = repository.common_dir / "objects"
     before = folder_size(folder)
     packs = list(_packs(repository, folder / "pack"))
     here = _objects(repository)
     theirs = frozenset[str]().union(*(pack.objects for pack in packs if pack.promised))
-    theirs |= _of_history(repository)
+    theirs |= _reachable(repository, *seen) if seen else frozenset()
     going = {oid for oid in theirs if _is_big(here.get(oid))} - keep - _checked_out(repository)
+    going -= _needed_here(repository, seen) if going else frozenset()
     if going:
         old = [pack for pack in packs if pack.promised or pack.objects & theirs]
         ours = frozenset[str]().union(*(pack.objects for pack in old)) - theirs
@@ -132,7 +138,7 @@ def _drop(repository: Repository, keep: Set[str]) -> Slimmed:
                 pack.remove()
         for oid in theirs & here.keys():
             (folder / oid[:2] / oid[2:]).unlink(missing_ok=True)
-    repository.update_refs([f"delete {ref}" for ref in repository.refs(pins.HISTORY)])
+    repository.update_refs([f"delete {ref}" for ref in seen])
     return Slimmed(len(going), max(before - folder_size(folder), 0))
 
 
@@ -161,12 +167,33 @@ def _objects(repository: Repository) -> dict[str, _Object]:
     return {oid: _Object(kind, int(size)) for oid, kind, size in lines}
 
 
-def _of_history(repository: Repository) -> frozenset[str]:
-    """Return of what the branches consist that a remote was just seen to have."""
-    if not repository.refs(pins.HISTORY):
-        return frozenset()
-    options = ["--objects", "--no-object-names", "--missing=allow-any"]
-    listed: str = repository.git.git.rev_list(*options, f"--glob={pins.HISTORY}")
+def _needed_here(repository: Repository, seen: list[str]) -> frozenset[str]:
+    """Return of what the refs, reflogs and indexes consist, but for what a remote has yet.
+
+    That are the branches `seen` there; else what they were at the last fetch, by a repository's
+    remote-tracking branches, or in a bare one by what was polled. It once had more, and sent it.
+    """
+    theirs = seen or _tracking(repository)
+    ours = _reachable(
+        repository, f"--exclude={pins.HISTORY}/*", "--all", "--reflog", "--indexed-objects"
+    )
+    return ours - _reachable(repository, *theirs) if theirs else ours
+
+
+def _tracking(repository: Repository) -> list[str]:
+    """Return the refs that follow the branches of remotes that promise."""
+    found: list[str] = []
+    for remote in repository.git.remotes:
+        if repository.config_values(f"remote.{remote.name}.promisor") == ["true"]:
+            found += repository.refs(f"refs/remotes/{remote.name}")
+    polled = [pins.UPSTREAM] if repository.resolve(pins.UPSTREAM) is not None else []
+    return found or polled
+
+
+def _reachable(repository: Repository, *refs: str) -> frozenset[str]:
+    """Return of what the objects consist that refs, or options of rev-list, name."""
+    options = ["--objects", "--no-object-names", "--missing=allow-any", "--ignore-missing"]
+    listed: str = repository.git.git.rev_list(*options, *refs)
     return frozenset(listed.split())
 
 

@@ -56,7 +56,9 @@ def gc(context: click.Context, history: bool) -> int:
         with promised.left_there():
             desired = manifest.read(tip, bound, store, vault, state.installation)
         known = survey.look_at_all(state)
-        done = collect.collect(repository, state, store, bound.keep, known, desired, known)
+        done = collect.collect(
+            repository, state, store, bound.keep, known, desired, known, asked=history
+        )
         collect.sweep(state, repository.common_dir, done)
     kinds = {
         "images": done.images,

@@ -17,7 +17,7 @@ import pytest
 from mirage_hooks.boot import promised, slim
 from mirage_hooks.boot.errors import ConfigError, HostError, RepositoryError
 from mirage_hooks.boot.repository import Repository
-from partial_clones import clone_small, fetched, images, let_filter
+from partial_clones import clone_small, fetched, here, images, let_filter
 from polling import rewrite_upstream
 from support import COMMAND, Site, run, wait_for
 
@@ -172,6 +172,20 @@ def test_a_clone_forgets_images_that_nothing_goes_back_to(running: Site) -> None
     assert (running.page(), fetched(running)) == ("five", [4])
     run("git", "fsck", "--connectivity-only", cwd=running.clone)
     assert "done: www runs as it should" in running.command("deploy").stdout
+
+
+def test_an_image_that_the_upstream_had_once_stays_while_a_branch_needs_it(running: Site) -> None:
+    running.tell_host(keep=1, poll={"upstream": "follow"})
+    *_, three = images(running)
+    running.git("branch", "mine")
+    rewrite_upstream(running, "four")
+    run("git", "reflog", "expire", "--expire=now", "--all", cwd=running.upstream)
+    run("git", "gc", "-q", "--prune=now", cwd=running.upstream)
+    for page in ("five", "six"):
+        running.command("poll")
+        running.publish(page)
+    running.command("poll")
+    assert (running.page(), three in here(running)) == ("six", True)
 
 
 # A rollback.

@@ -12,6 +12,8 @@ import pytest
 
 from faulty import FULL
 from mirage_hooks.boot.errors import ConfigError, HostError, RepositoryError
+from mirage_hooks.boot.repository import Repository
+from mirage_hooks.boot.slim import drop, promise
 from mounts import small_disk
 from partial_clones import fetched, here, images, let_filter
 from support import Site, leave, run
@@ -179,6 +181,28 @@ def test_what_the_upstream_has_thrown_away_stays(heavy: Site) -> None:
     slim(heavy)
     assert set(old) <= here(heavy)
     assert is_sound(heavy)
+
+
+@pytest.fixture
+def abandoned(heavy: Site) -> Site:
+    """What the upstream has was asked, and nothing came of it yet."""
+    heavy.git("sparse-checkout", "set", "--no-cone", "/mirage-hooks.toml")
+    promise(Repository(heavy.clone), "origin")
+    return heavy
+
+
+def test_a_deploy_goes_by_nothing_that_was_seen_for_another_end(abandoned: Site) -> None:
+    old = images(abandoned)
+    begin_anew(abandoned)
+    drop(Repository(abandoned.clone), frozenset())
+    assert set(old) <= here(abandoned)
+
+
+def test_what_was_seen_before_it_was_thrown_away_stays(abandoned: Site) -> None:
+    old = images(abandoned)
+    begin_anew(abandoned)
+    slim(abandoned)
+    assert set(old) <= here(abandoned)
 
 
 def test_packs_that_are_to_be_small_are_written_whole(heavy: Site) -> None:
