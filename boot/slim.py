@@ -27,7 +27,7 @@ from mirage_hooks.boot.revision import reason
 _SECONDS = 900
 # What is smaller is no image, but a pointer, a manifest, a template.
 _SMALL_BYTES = 32 << 10
-# How git calls a pack.
+# How git calls a pack, and an object.
 _NAME = re.compile("[0-9a-f]{40}|[0-9a-f]{64}")
 _UNFINISHED = re.compile(r"\btmp_pack_\w+")
 
@@ -118,16 +118,19 @@ def _drop(repository: Repository, keep: Set[str], seen: list[str]) -> Slimmed:
     folder = repository.common_dir / "objects"
     before = folder_size(folder)
     packs = list(_packs(repository, folder / "pack"))
+    loose = _loose(folder)
     here = _objects(repository)
     theirs = frozenset[str]().union(*(pack.objects for pack in packs if pack.promised))
     theirs |= _reachable(repository, *seen) if seen else frozenset()
+    # By what the packs list: what cannot be read now must not be left out of the new one.
+    theirs &= loose.union(*(pack.objects for pack in packs))
     going = {oid for oid in theirs if _is_big(here.get(oid))} - keep - _checked_out(repository)
     going -= _needed_here(repository, seen) if going else frozenset()
     if going:
         old = [pack for pack in packs if pack.promised or pack.objects & theirs]
         ours = frozenset[str]().union(*(pack.objects for pack in old)) - theirs
         new = {
-            _write(repository, folder / "pack", (theirs & here.keys()) - going, promised=True),
+            _write(repository, folder / "pack", theirs - going, promised=True),
             _write(repository, folder / "pack", ours, promised=False),
         }
         sync_folder(folder / "pack")
@@ -136,7 +139,7 @@ def _drop(repository: Repository, keep: Set[str], seen: list[str]) -> Slimmed:
         for pack in old:
             if pack.stem not in new:
                 pack.remove()
-        for oid in theirs & here.keys():
+        for oid in theirs & loose:
             (folder / oid[:2] / oid[2:]).unlink(missing_ok=True)
     repository.update_refs([f"delete {ref}" for ref in seen])
     return Slimmed(len(going), max(before - folder_size(folder), 0))
@@ -160,11 +163,19 @@ def _listed(repository: Repository, index: Path) -> frozenset[str]:
 
 
 def _objects(repository: Repository) -> dict[str, _Object]:
-    """Return every object that is here."""
+    """Return every object that is here, but for those that cannot be read."""
     options = "--batch-check=%(objectname) %(objecttype) %(objectsize)"
     listed: str = repository.git.git.cat_file("--batch-all-objects", "--unordered", options)
     lines = (line.split() for line in listed.splitlines())
-    return {oid: _Object(kind, int(size)) for oid, kind, size in lines}
+    # Of one that is damaged, or just went, git says `OID missing`.
+    return {line[0]: _Object(line[1], int(line[2])) for line in lines if len(line) == 3}
+
+
+def _loose(folder: Path) -> frozenset[str]:
+    """Return the objects that are files of their own."""
+    paths = folder.glob("[0-9a-f][0-9a-f]/*")
+    oids = (f"{path.parent.name}{path.name}" for path in paths)
+    return frozenset(oid for oid in oids if _NAME.fullmatch(oid))
 
 
 def _needed_here(repository: Repository, seen: list[str]) -> frozenset[str]:

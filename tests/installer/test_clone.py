@@ -188,6 +188,19 @@ def test_an_image_that_the_upstream_had_once_stays_while_a_branch_needs_it(runni
     assert (running.page(), three in here(running)) == ("six", True)
 
 
+def test_a_damaged_object_keeps_no_deploy_from_forgetting(running: Site) -> None:
+    running.tell_host(keep=1)
+    (running.clone / "note.txt").write_text("a note\n")
+    oid = running.git("hash-object", "-w", "note.txt").stdout.strip()
+    damaged = running.clone / ".git" / "objects" / oid[:2] / oid[2:]
+    damaged.chmod(0o644)
+    damaged.write_bytes(b"damaged")
+    for page in ("four", "five"):
+        running.publish(page)
+        running.pull()
+    assert (running.page(), fetched(running)) == ("five", [4])
+
+
 # A rollback.
 
 
