@@ -8,9 +8,12 @@ packs are on the disk before an old one goes.
 """
 
 import re
+import stat
 from collections.abc import Iterable, Set
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import reduce
+from operator import or_
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import unquote, urlsplit
@@ -129,9 +132,10 @@ def _drop(repository: Repository, keep: Set[str], seen: list[str]) -> Slimmed:
     if going:
         old = [pack for pack in packs if pack.promised or pack.objects & theirs]
         ours = frozenset[str]().union(*(pack.objects for pack in old)) - theirs
+        mode = _mode(old)
         new = {
-            _write(repository, folder / "pack", theirs - going, promised=True),
-            _write(repository, folder / "pack", ours, promised=False),
+            _write(repository, folder / "pack", theirs - going, mode, promised=True),
+            _write(repository, folder / "pack", ours, mode, promised=False),
         }
         sync_folder(folder / "pack")
         for path in (folder / "pack").glob("multi-pack-index*"):
@@ -221,7 +225,9 @@ def _checked_out(repository: Repository) -> frozenset[str]:
     return frozenset(oid for tag, _, oid, _ in entries if tag == "H")
 
 
-def _write(repository: Repository, folder: Path, objects: Set[str], promised: bool) -> Path | None:
+def _write(
+    repository: Repository, folder: Path, objects: Set[str], mode: int, promised: bool
+) -> Path | None:
     """Write a pack of objects, None where there are none; return its path without an ending.
 
     Raises RepositoryError where git writes anything else than one pack with all of them.
@@ -236,4 +242,15 @@ def _write(repository: Repository, folder: Path, objects: Set[str], promised: bo
         raise RepositoryError(f"git packed other objects of {repository.name} than it was told to")
     if promised:
         write_atomic(stem.with_suffix(".promisor"), b"")
+    for path in folder.glob(f"{stem.name}.*"):
+        path.chmod(mode)
     return stem
+
+
+def _mode(replaced: Iterable[_Pack]) -> int:
+    """Return who may read packs: whoever could read one of those that they replace.
+
+    What a deploy fetches and writes is by its umask for its own user alone.
+    """
+    modes = (stat.S_IMODE(pack.stem.with_suffix(".pack").stat().st_mode) for pack in replaced)
+    return reduce(or_, modes, 0) or 0o444

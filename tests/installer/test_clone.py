@@ -201,6 +201,17 @@ def test_a_damaged_object_keeps_no_deploy_from_forgetting(running: Site) -> None
     assert (running.page(), fetched(running)) == ("five", [4])
 
 
+def test_who_could_read_the_clone_can_read_it_after_a_deploy(running: Site) -> None:
+    running.tell_host(keep=1)
+    for page in ("four", "five"):
+        running.publish(page)
+        running.pull()
+    packs = running.clone / ".git" / "objects" / "pack"
+    assert {path.name: oct(path.stat().st_mode & 0o444) for path in packs.iterdir()} == {
+        path.name: "0o444" for path in packs.iterdir()
+    }
+
+
 # A rollback.
 
 
