@@ -217,12 +217,17 @@ def _is_big(found: _Object | None) -> bool:
 
 
 def _checked_out(repository: Repository) -> frozenset[str]:
-    """Return the blobs that the work tree has: without them git could not go back to them."""
-    if repository.git.bare:
-        return frozenset()
-    listed: str = repository.git.git.ls_files("-t", "--stage")
-    entries = (line.split(maxsplit=3) for line in listed.splitlines())
-    return frozenset(oid for tag, _, oid, _ in entries if tag == "H")
+    """Return the blobs that work trees have: without them git could not go back to them."""
+    folders = [repository.common_dir, *repository.common_dir.glob("worktrees/*")]
+    lines: list[str] = []
+    for folder in folders:
+        if (folder / "index").exists():
+            told = {"GIT_DIR": str(folder), "GIT_INDEX_FILE": str(folder / "index")}
+            # All of it, wherever in a work tree this runs.
+            listed: str = repository.git.git.ls_files("-t", "--stage", "--", ":/", env=told)
+            lines += listed.splitlines()
+    entries = (line.split(maxsplit=3) for line in lines)
+    return frozenset(oid for tag, _, oid, _ in entries if tag != "S")
 
 
 def _write(

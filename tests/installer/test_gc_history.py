@@ -205,6 +205,12 @@ def test_what_was_seen_before_it_was_thrown_away_stays(abandoned: Site) -> None:
     assert set(old) <= here(abandoned)
 
 
+def test_what_a_linked_work_tree_has_stays(heavy: Site) -> None:
+    heavy.git("worktree", "add", "-q", "--detach", "../linked")
+    slim(heavy)
+    assert fetched(heavy) == [0, 1, 2, 3]
+
+
 def test_packs_that_are_to_be_small_are_written_whole(heavy: Site) -> None:
     for name in ("a.bin", "b.bin"):
         (heavy.upstream / name).write_bytes(os.urandom(900_000))
