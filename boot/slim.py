@@ -86,9 +86,15 @@ def promise(repository: Repository, remote: str) -> None:
             f"{remote} does not filter what it sends: what is dropped here could not be had again",
             "there, git config uploadpack.allowFilter true lets it",
         )
+    # Told for this once: a clone that lacks nothing yet is no partial one.
+    partial = {
+        f"remote.{remote}.partialclonefilter": "blob:none",
+        f"remote.{remote}.promisor": "true",
+    }
     code, said = bounded.git(
         repository.name,
-        *("fetch", "--quiet", "--refetch", filtering.FILTER, "--prune", "--no-tags"),
+        *(word for key, value in partial.items() for word in ("-c", f"{key}={value}")),
+        *("fetch", "--quiet", "--refetch", "--prune", "--no-tags"),
         *("--no-recurse-submodules", "--no-auto-gc", "--no-write-fetch-head"),
         *(remote, f"+refs/heads/*:{pins.HISTORY}/*"),
         seconds=_SECONDS,
@@ -96,6 +102,8 @@ def promise(repository: Repository, remote: str) -> None:
     )
     if code:
         raise filtering.unreachable(remote, code, said, _SECONDS)
+    for key, value in partial.items():
+        repository.set_config(key, value)
 
 
 def drop(repository: Repository, keep: Set[str], asked: bool = False) -> Slimmed:

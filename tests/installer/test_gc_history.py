@@ -368,6 +368,16 @@ def test_a_remote_that_leads_back_here_is_no_upstream(heavy: Site, url: str) -> 
     assert fetched(heavy) == [0, 1, 2, 3]
 
 
+def test_a_first_fetch_that_fails_is_made_good_by_the_next(heavy: Site) -> None:
+    run("git", "config", "uploadpackfilter.blob:none.allow", "false", cwd=heavy.upstream)
+    config = (heavy.clone / ".git" / "config").read_text()
+    assert slim(heavy, check=False).returncode == RepositoryError.exit_code
+    assert (heavy.clone / ".git" / "config").read_text() == config
+    run("git", "config", "--unset", "uploadpackfilter.blob:none.allow", cwd=heavy.upstream)
+    slim(heavy)
+    assert fetched(heavy) == [2, 3]
+
+
 def test_a_bare_repository_is_made_small_too(site: Site, tmp_path: Path) -> None:
     let_filter(site)
     shutil.rmtree(site.clone)
