@@ -390,6 +390,14 @@ def test_a_repository_that_is_not_there_is_said(empty: Path) -> None:
     assert not list(empty.iterdir())
 
 
+def test_a_repository_of_sha256_is_refused(empty: Path) -> None:
+    run("git", "init", "-q", "--object-format=sha256", "origin", cwd=empty)
+    run("git", "commit", "-q", "--allow-empty", "-m", "first", cwd=empty / "origin")
+    done = clone(empty, "origin", "clone", check=False)
+    assert (done.returncode, "has ids of sha256" in done.stderr) == (REFUSED, True)
+    assert [path.name for path in empty.iterdir()] == ["origin"]
+
+
 def test_a_folder_that_is_not_empty_is_left_as_it_is(site: Site, empty: Path) -> None:
     (empty / "clone").mkdir()
     (empty / "clone" / "mine").touch()
