@@ -216,7 +216,7 @@ def _tracking(repository: Repository) -> list[str]:
 def _reachable(repository: Repository, *refs: str) -> frozenset[str]:
     """Return of what the objects consist that refs, or options of rev-list, name."""
     options = ["--objects", "--no-object-names", "--missing=allow-any", "--ignore-missing"]
-    listed: str = repository.git.git.rev_list(*options, *refs)
+    listed: str = repository.git.git.rev_list(*options, *refs, "--")
     return frozenset(listed.split())
 
 
