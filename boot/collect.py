@@ -66,11 +66,13 @@ def collect(
     known: Mapping[str, Known],
     desired: DesiredState | None,
     guests: Collection[str],
+    asked: bool = False,
 ) -> Collected:
     """Collect the generations of some guests, and the images and pins that no guest needs.
 
     `states` healthy states are kept of each. Where what is desired could not be told (None) every
-    image stays. A partial clone forgets what else was fetched. Raises Error, OSError.
+    image stays. A partial clone forgets what else was fetched, and all that its remote, `asked`
+    right now, has. Raises Error, OSError.
     """
     done = Collected()
     digests = {name: one.boot.digest for name, one in desired.guests.items()} if desired else {}
@@ -93,7 +95,7 @@ def collect(
             _collect_generations(state, name, known[name], kept[name], done)
     done.gone = _told_first(state, gone)
     if desired is not None and promised.is_partial(repository.common_dir):
-        done.history = Removed(*slim.drop(repository, _blobs(desired, known, kept)))
+        done.history = Removed(*slim.drop(repository, _blobs(desired, known, kept), asked))
     return done
 
 

@@ -26,6 +26,14 @@ class Repository:
                 f"{os.fspath(path)} is not in a git repository",
                 "clone the deployment repository first, then name the clone",
             ) from None
+        if (
+            self.git.config_reader("repository").get("extensions", "objectformat", fallback="sha1")
+            != "sha1"
+        ):
+            raise RepositoryError(
+                f"{os.fspath(path)} has ids of sha256, which mirage-hooks cannot read",
+                "have a deployment repository of sha1: git init --object-format=sha1",
+            )
         self.common_dir = Path(self.git.common_dir).resolve()
         # Where the git dir is not in the work tree (--separate-git-dir), git has to be told.
         # In a partial clone nothing is fetched by the way: what has to be is, by promised.py.

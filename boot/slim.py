@@ -8,11 +8,15 @@ packs are on the disk before an old one goes.
 """
 
 import re
+import stat
 from collections.abc import Iterable, Set
+from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
+from functools import reduce
+from operator import or_
 from pathlib import Path
 from typing import NamedTuple
+from urllib.parse import unquote, urlsplit
 
 from git.exc import GitCommandError
 
@@ -26,6 +30,8 @@ from mirage_hooks.boot.revision import reason
 _SECONDS = 900
 # What is smaller is no image, but a pointer, a manifest, a template.
 _SMALL_BYTES = 32 << 10
+# How git calls a pack, and an object.
+_NAME = re.compile("[0-9a-f]{40}|[0-9a-f]{64}")
 _UNFINISHED = re.compile(r"\btmp_pack_\w+")
 
 
@@ -55,21 +61,40 @@ class _Pack:
             path.unlink(missing_ok=True)
 
 
+def leads_back(repository: Repository, remote: str) -> bool:
+    """Whether a remote is this very repository, as `.` is (git-config(1), branch.<name>.remote)."""
+    url = str(repository.git.git.ls_remote("--get-url", remote))
+    path = unquote(urlsplit(url).path) if url.startswith("file:") else url
+    for ending in ("", ".git"):
+        with suppress(RepositoryError):
+            there = Repository(Path(repository.name, f"{path}{ending}"))
+            return there.common_dir == repository.common_dir
+    return False
+
+
 def promise(repository: Repository, remote: str) -> None:
     """Make a partial clone of any other: a remote is asked what its branches have, but for blobs.
 
-    Raises RepositoryError where it is away, or cannot leave them out.
+    It is asked again where what it said was not gone by to the end. Raises RepositoryError where it
+    is away, or cannot leave them out.
     """
-    if repository.config_values(f"remote.{remote}.promisor") == ["true"]:
+    told = repository.config_values(f"remote.{remote}.promisor") == ["true"]
+    if told and not repository.refs(pins.HISTORY):
         return
     if not filtering.is_offered(repository.name, remote):
         raise RepositoryError(
             f"{remote} does not filter what it sends: what is dropped here could not be had again",
             "there, git config uploadpack.allowFilter true lets it",
         )
+    # Told for this once: a clone that lacks nothing yet is no partial one.
+    partial = {
+        f"remote.{remote}.partialclonefilter": "blob:none",
+        f"remote.{remote}.promisor": "true",
+    }
     code, said = bounded.git(
         repository.name,
-        *("fetch", "--quiet", "--refetch", filtering.FILTER, "--prune", "--no-tags"),
+        *(word for key, value in partial.items() for word in ("-c", f"{key}={value}")),
+        *("fetch", "--quiet", "--refetch", "--prune", "--no-tags"),
         *("--no-recurse-submodules", "--no-auto-gc", "--no-write-fetch-head"),
         *(remote, f"+refs/heads/*:{pins.HISTORY}/*"),
         seconds=_SECONDS,
@@ -77,12 +102,17 @@ def promise(repository: Repository, remote: str) -> None:
     )
     if code:
         raise filtering.unreachable(remote, code, said, _SECONDS)
+    for key, value in partial.items():
+        repository.set_config(key, value)
 
 
-def drop(repository: Repository, keep: Set[str]) -> Slimmed:
-    """Drop what a remote has, but for the blobs to `keep`. Raises Error, OSError."""
+def drop(repository: Repository, keep: Set[str], asked: bool = False) -> Slimmed:
+    """Drop what a remote has, but for the blobs to `keep`. Raises Error, OSError.
+
+    What its branches had at the last `promise` counts only where it was `asked` right now.
+    """
     try:
-        return _drop(repository, keep)
+        return _drop(repository, keep, repository.refs(pins.HISTORY) if asked else [])
     except GitCommandError as error:
         why = reason(error)
         for name in _UNFINISHED.findall(why):  # git leaves it behind
@@ -95,20 +125,25 @@ def drop(repository: Repository, keep: Set[str]) -> Slimmed:
         raise RepositoryError(f"git cannot repack {repository.name}: {why}") from None
 
 
-def _drop(repository: Repository, keep: Set[str]) -> Slimmed:
+def _drop(repository: Repository, keep: Set[str], seen: list[str]) -> Slimmed:
     folder = repository.common_dir / "objects"
     before = folder_size(folder)
     packs = list(_packs(repository, folder / "pack"))
+    loose = _loose(folder)
     here = _objects(repository)
     theirs = frozenset[str]().union(*(pack.objects for pack in packs if pack.promised))
-    theirs |= _of_history(repository)
+    theirs |= _reachable(repository, *seen) if seen else frozenset()
+    # By what the packs list: what cannot be read now must not be left out of the new one.
+    theirs &= loose.union(*(pack.objects for pack in packs))
     going = {oid for oid in theirs if _is_big(here.get(oid))} - keep - _checked_out(repository)
+    going -= _needed_here(repository, seen) if going else frozenset()
     if going:
         old = [pack for pack in packs if pack.promised or pack.objects & theirs]
         ours = frozenset[str]().union(*(pack.objects for pack in old)) - theirs
+        mode = _mode(old)
         new = {
-            _write(repository, folder / "pack", (theirs & here.keys()) - going, promised=True),
-            _write(repository, folder / "pack", ours, promised=False),
+            _write(repository, folder / "pack", theirs - going, mode, promised=True),
+            _write(repository, folder / "pack", ours, mode, promised=False),
         }
         sync_folder(folder / "pack")
         for path in (folder / "pack").glob("multi-pack-index*"):
@@ -116,9 +151,9 @@ def _drop(repository: Repository, keep: Set[str]) -> Slimmed:
         for pack in old:
             if pack.stem not in new:
                 pack.remove()
-        for oid in theirs & here.keys():
+        for oid in theirs & loose:
             (folder / oid[:2] / oid[2:]).unlink(missing_ok=True)
-    repository.update_refs([f"delete {ref}" for ref in repository.refs(pins.HISTORY)])
+    repository.update_refs([f"delete {ref}" for ref in seen])
     return Slimmed(len(going), max(before - folder_size(folder), 0))
 
 
@@ -128,26 +163,60 @@ def _packs(repository: Repository, folder: Path) -> Iterable[_Pack]:
         stem = index.with_suffix("")
         if stem.with_suffix(".keep").exists():
             continue
-        with index.open("rb") as file:
-            listed: str = repository.git.git.show_index(istream=file)
-        objects = frozenset(line.split()[1] for line in listed.splitlines())
+        objects = _listed(repository, index)
         yield _Pack(stem, stem.with_suffix(".promisor").exists(), objects)
 
 
+def _listed(repository: Repository, index: Path) -> frozenset[str]:
+    """Return the objects of a pack, by its index."""
+    with index.open("rb") as file:
+        listed: str = repository.git.git.show_index(istream=file)
+    return frozenset(line.split()[1] for line in listed.splitlines())
+
+
 def _objects(repository: Repository) -> dict[str, _Object]:
-    """Return every object that is here."""
+    """Return every object that is here, but for those that cannot be read."""
     options = "--batch-check=%(objectname) %(objecttype) %(objectsize)"
     listed: str = repository.git.git.cat_file("--batch-all-objects", "--unordered", options)
     lines = (line.split() for line in listed.splitlines())
-    return {oid: _Object(kind, int(size)) for oid, kind, size in lines}
+    # Of one that is damaged, or just went, git says `OID missing`.
+    return {line[0]: _Object(line[1], int(line[2])) for line in lines if len(line) == 3}
 
 
-def _of_history(repository: Repository) -> frozenset[str]:
-    """Return of what the branches consist that a remote was just seen to have."""
-    if not repository.refs(pins.HISTORY):
-        return frozenset()
-    options = ["--objects", "--no-object-names", "--missing=allow-any"]
-    listed: str = repository.git.git.rev_list(*options, f"--glob={pins.HISTORY}")
+def _loose(folder: Path) -> frozenset[str]:
+    """Return the objects that are files of their own."""
+    paths = folder.glob("[0-9a-f][0-9a-f]/*")
+    oids = (f"{path.parent.name}{path.name}" for path in paths)
+    return frozenset(oid for oid in oids if _NAME.fullmatch(oid))
+
+
+def _needed_here(repository: Repository, seen: list[str]) -> frozenset[str]:
+    """Return of what the refs, reflogs and indexes consist, but for what a remote has yet.
+
+    That are the branches `seen` there; else what they were at the last fetch, by a repository's
+    remote-tracking branches, or in a bare one by what was polled. It once had more, and sent it.
+    """
+    theirs = seen or _tracking(repository)
+    ours = _reachable(
+        repository, f"--exclude={pins.HISTORY}/*", "--all", "--reflog", "--indexed-objects"
+    )
+    return ours - _reachable(repository, *theirs) if theirs else ours
+
+
+def _tracking(repository: Repository) -> list[str]:
+    """Return the refs that follow the branches of remotes that promise."""
+    found: list[str] = []
+    for remote in repository.git.remotes:
+        if repository.config_values(f"remote.{remote.name}.promisor") == ["true"]:
+            found += repository.refs(f"refs/remotes/{remote.name}")
+    polled = [pins.UPSTREAM] if repository.resolve(pins.UPSTREAM) is not None else []
+    return found or polled
+
+
+def _reachable(repository: Repository, *refs: str) -> frozenset[str]:
+    """Return of what the objects consist that refs, or options of rev-list, name."""
+    options = ["--objects", "--no-object-names", "--missing=allow-any", "--ignore-missing"]
+    listed: str = repository.git.git.rev_list(*options, *refs, "--")
     return frozenset(listed.split())
 
 
@@ -156,24 +225,45 @@ def _is_big(found: _Object | None) -> bool:
 
 
 def _checked_out(repository: Repository) -> frozenset[str]:
-    """Return the blobs that the work tree has: without them git could not go back to them."""
-    if repository.git.bare:
-        return frozenset()
-    listed: str = repository.git.git.ls_files("-t", "--stage")
-    entries = (line.split(maxsplit=3) for line in listed.splitlines())
-    return frozenset(oid for tag, _, oid, _ in entries if tag == "H")
+    """Return the blobs that work trees have: without them git could not go back to them."""
+    folders = [repository.common_dir, *repository.common_dir.glob("worktrees/*")]
+    lines: list[str] = []
+    for folder in folders:
+        if (folder / "index").exists():
+            told = {"GIT_DIR": str(folder), "GIT_INDEX_FILE": str(folder / "index")}
+            # All of it, wherever in a work tree this runs.
+            listed: str = repository.git.git.ls_files("-t", "--stage", "--", ":/", env=told)
+            lines += listed.splitlines()
+    entries = (line.split(maxsplit=3) for line in lines)
+    return frozenset(oid for tag, _, oid, _ in entries if tag != "S")
 
 
 def _write(
-    repository: Repository, folder: Path, objects: Iterable[str], promised: bool
+    repository: Repository, folder: Path, objects: Set[str], mode: int, promised: bool
 ) -> Path | None:
-    """Write a pack of objects, None where there are none; return its path without an ending."""
-    lines = "".join(f"{oid}\n" for oid in objects)
-    pack = partial(repository.git.git.pack_objects, "--quiet", "--non-empty")
-    name = str(pack(str(folder / "pack"), istream=text_file(lines)))
-    if not name:
+    """Write a pack of objects, None where there are none; return its path without an ending.
+
+    Raises RepositoryError where git writes anything else than one pack with all of them.
+    """
+    if not objects:
         return None
+    lines = "".join(f"{oid}\n" for oid in objects)
+    pack = repository.git.git(c="pack.packSizeLimit=0").pack_objects
+    name = str(pack("--quiet", str(folder / "pack"), istream=text_file(lines)))
     stem = folder / f"pack-{name}"
+    if not _NAME.fullmatch(name) or _listed(repository, stem.with_suffix(".idx")) != objects:
+        raise RepositoryError(f"git packed other objects of {repository.name} than it was told to")
     if promised:
         write_atomic(stem.with_suffix(".promisor"), b"")
+    for path in folder.glob(f"{stem.name}.*"):
+        path.chmod(mode)
     return stem
+
+
+def _mode(replaced: Iterable[_Pack]) -> int:
+    """Return who may read packs: whoever could read one of those that they replace.
+
+    What a deploy fetches and writes is by its umask for its own user alone.
+    """
+    modes = (stat.S_IMODE(pack.stem.with_suffix(".pack").stat().st_mode) for pack in replaced)
+    return reduce(or_, modes, 0) or 0o444

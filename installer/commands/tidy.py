@@ -56,7 +56,9 @@ def gc(context: click.Context, history: bool) -> int:
         with promised.left_there():
             desired = manifest.read(tip, bound, store, vault, state.installation)
         known = survey.look_at_all(state)
-        done = collect.collect(repository, state, store, bound.keep, known, desired, known)
+        done = collect.collect(
+            repository, state, store, bound.keep, known, desired, known, asked=history
+        )
         collect.sweep(state, repository.common_dir, done)
     kinds = {
         "images": done.images,
@@ -78,7 +80,7 @@ def gc(context: click.Context, history: bool) -> int:
 def _leave_images(repository: Repository, branch: str, tip: Revision) -> None:
     """Have images left with the upstream, and out of the work tree. Raises Error."""
     upstream = repository.upstream(branch)
-    if upstream is None:
+    if upstream is None or slim.leads_back(repository, upstream[0]):
         raise ConfigError(
             f"{branch} has no upstream: nobody else has the old images",
             f"git branch --set-upstream-to REMOTE/{branch}",

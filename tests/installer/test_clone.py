@@ -17,7 +17,7 @@ import pytest
 from mirage_hooks.boot import promised, slim
 from mirage_hooks.boot.errors import ConfigError, HostError, RepositoryError
 from mirage_hooks.boot.repository import Repository
-from partial_clones import clone_small, fetched, images, let_filter
+from partial_clones import clone_small, fetched, here, images, let_filter
 from polling import rewrite_upstream
 from support import COMMAND, Site, run, wait_for
 
@@ -172,6 +172,44 @@ def test_a_clone_forgets_images_that_nothing_goes_back_to(running: Site) -> None
     assert (running.page(), fetched(running)) == ("five", [4])
     run("git", "fsck", "--connectivity-only", cwd=running.clone)
     assert "done: www runs as it should" in running.command("deploy").stdout
+
+
+def test_an_image_that_the_upstream_had_once_stays_while_a_branch_needs_it(running: Site) -> None:
+    running.tell_host(keep=1, poll={"upstream": "follow"})
+    *_, three = images(running)
+    running.git("branch", "mine")
+    rewrite_upstream(running, "four")
+    run("git", "reflog", "expire", "--expire=now", "--all", cwd=running.upstream)
+    run("git", "gc", "-q", "--prune=now", cwd=running.upstream)
+    for page in ("five", "six"):
+        running.command("poll")
+        running.publish(page)
+    running.command("poll")
+    assert (running.page(), three in here(running)) == ("six", True)
+
+
+def test_a_damaged_object_keeps_no_deploy_from_forgetting(running: Site) -> None:
+    running.tell_host(keep=1)
+    (running.clone / "note.txt").write_text("a note\n")
+    oid = running.git("hash-object", "-w", "note.txt").stdout.strip()
+    damaged = running.clone / ".git" / "objects" / oid[:2] / oid[2:]
+    damaged.chmod(0o644)
+    damaged.write_bytes(b"damaged")
+    for page in ("four", "five"):
+        running.publish(page)
+        running.pull()
+    assert (running.page(), fetched(running)) == ("five", [4])
+
+
+def test_who_could_read_the_clone_can_read_it_after_a_deploy(running: Site) -> None:
+    running.tell_host(keep=1)
+    for page in ("four", "five"):
+        running.publish(page)
+        running.pull()
+    packs = running.clone / ".git" / "objects" / "pack"
+    assert {path.name: oct(path.stat().st_mode & 0o444) for path in packs.iterdir()} == {
+        path.name: "0o444" for path in packs.iterdir()
+    }
 
 
 # A rollback.
@@ -350,6 +388,14 @@ def test_a_repository_that_is_not_there_is_said(empty: Path) -> None:
     done = clone(empty, f"{empty}/nothing", check=False)
     assert (done.returncode, "there is no such repository" in done.stderr) == (REFUSED, True)
     assert not list(empty.iterdir())
+
+
+def test_a_repository_of_sha256_is_refused(empty: Path) -> None:
+    run("git", "init", "-q", "--object-format=sha256", "origin", cwd=empty)
+    run("git", "commit", "-q", "--allow-empty", "-m", "first", cwd=empty / "origin")
+    done = clone(empty, "origin", "clone", check=False)
+    assert (done.returncode, "has ids of sha256" in done.stderr) == (REFUSED, True)
+    assert [path.name for path in empty.iterdir()] == ["origin"]
 
 
 def test_a_folder_that_is_not_empty_is_left_as_it_is(site: Site, empty: Path) -> None:

@@ -12,6 +12,8 @@ import pytest
 
 from faulty import FULL
 from mirage_hooks.boot.errors import ConfigError, HostError, RepositoryError
+from mirage_hooks.boot.repository import Repository
+from mirage_hooks.boot.slim import drop, promise
 from mounts import small_disk
 from partial_clones import fetched, here, images, let_filter
 from support import Site, leave, run
@@ -72,6 +74,17 @@ def local_image(site: Site) -> str:
     site.git("add", "--sparse", "mine.unix")
     site.git("commit", "-qm", "mine")
     return site.git("rev-parse", "HEAD:mine.unix").stdout.strip()
+
+
+def begin_anew(site: Site) -> None:
+    """Have the upstream throw its history away, images and all."""
+    run("git", "checkout", "-q", "--orphan", "anew", cwd=site.upstream)
+    run("git", "rm", "-rq", "--cached", ".", cwd=site.upstream)
+    shutil.rmtree(site.upstream / "unix")
+    site.publish("five")
+    run("git", "branch", "-q", "-M", "anew", "main", cwd=site.upstream)
+    run("git", "reflog", "expire", "--expire=now", "--all", cwd=site.upstream)
+    run("git", "gc", "-q", "--prune=now", cwd=site.upstream)
 
 
 # What goes.
@@ -164,15 +177,48 @@ def test_what_was_not_pushed_can_be_pushed_afterwards(heavy: Site) -> None:
 
 def test_what_the_upstream_has_thrown_away_stays(heavy: Site) -> None:
     old = images(heavy)
-    run("git", "checkout", "-q", "--orphan", "anew", cwd=heavy.upstream)
-    run("git", "rm", "-rq", "--cached", ".", cwd=heavy.upstream)
-    shutil.rmtree(heavy.upstream / "unix")
-    heavy.publish("five")
-    run("git", "branch", "-q", "-M", "anew", "main", cwd=heavy.upstream)
-    run("git", "reflog", "expire", "--expire=now", "--all", cwd=heavy.upstream)
-    run("git", "gc", "-q", "--prune=now", cwd=heavy.upstream)
+    begin_anew(heavy)
     slim(heavy)
     assert set(old) <= here(heavy)
+    assert is_sound(heavy)
+
+
+@pytest.fixture
+def abandoned(heavy: Site) -> Site:
+    """What the upstream has was asked, and nothing came of it yet."""
+    heavy.git("sparse-checkout", "set", "--no-cone", "/mirage-hooks.toml")
+    promise(Repository(heavy.clone), "origin")
+    return heavy
+
+
+def test_a_deploy_goes_by_nothing_that_was_seen_for_another_end(abandoned: Site) -> None:
+    old = images(abandoned)
+    begin_anew(abandoned)
+    drop(Repository(abandoned.clone), frozenset())
+    assert set(old) <= here(abandoned)
+
+
+def test_what_was_seen_before_it_was_thrown_away_stays(abandoned: Site) -> None:
+    old = images(abandoned)
+    begin_anew(abandoned)
+    slim(abandoned)
+    assert set(old) <= here(abandoned)
+
+
+def test_what_a_linked_work_tree_has_stays(heavy: Site) -> None:
+    heavy.git("worktree", "add", "-q", "--detach", "../linked")
+    slim(heavy)
+    assert fetched(heavy) == [0, 1, 2, 3]
+
+
+def test_packs_that_are_to_be_small_are_written_whole(heavy: Site) -> None:
+    for name in ("a.bin", "b.bin"):
+        (heavy.upstream / name).write_bytes(os.urandom(900_000))
+    heavy.commit("what does not compress")
+    heavy.pull("-q")
+    heavy.git("config", "pack.packSizeLimit", "1m")
+    slim(heavy)
+    assert fetched(heavy) == [2, 3]
     assert is_sound(heavy)
 
 
@@ -300,6 +346,36 @@ def test_without_an_upstream_nothing_goes(heavy: Site) -> None:
     heavy.git("branch", "--unset-upstream")
     done = slim(heavy, check=False)
     assert (done.returncode, "main has no upstream" in done.stderr) == (ConfigError.exit_code, True)
+
+
+def test_a_branch_that_tracks_one_beside_it_has_no_upstream(heavy: Site) -> None:
+    heavy.git("config", "uploadpack.allowFilter", "true")
+    heavy.git("checkout", "-q", "-b", "deploy", "--track", "main")
+    heavy.tell_host(branch="deploy")
+    done = slim(heavy, check=False)
+    assert done.returncode == ConfigError.exit_code
+    assert "nobody else has the old images" in done.stderr
+    assert fetched(heavy) == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("url", [".", "../clone", "{0}", "{0}/.git", "file://{0}"])
+def test_a_remote_that_leads_back_here_is_no_upstream(heavy: Site, url: str) -> None:
+    heavy.git("config", "uploadpack.allowFilter", "true")
+    heavy.git("remote", "set-url", "origin", url.format(heavy.clone))
+    done = slim(heavy, check=False)
+    assert done.returncode == ConfigError.exit_code
+    assert "nobody else has the old images" in done.stderr
+    assert fetched(heavy) == [0, 1, 2, 3]
+
+
+def test_a_first_fetch_that_fails_is_made_good_by_the_next(heavy: Site) -> None:
+    run("git", "config", "uploadpackfilter.blob:none.allow", "false", cwd=heavy.upstream)
+    config = (heavy.clone / ".git" / "config").read_text()
+    assert slim(heavy, check=False).returncode == RepositoryError.exit_code
+    assert (heavy.clone / ".git" / "config").read_text() == config
+    run("git", "config", "--unset", "uploadpackfilter.blob:none.allow", cwd=heavy.upstream)
+    slim(heavy)
+    assert fetched(heavy) == [2, 3]
 
 
 def test_a_bare_repository_is_made_small_too(site: Site, tmp_path: Path) -> None:
