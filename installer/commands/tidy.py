@@ -56,9 +56,7 @@ def gc(context: click.Context, history: bool) -> int:
         with promised.left_there():
             desired = manifest.read(tip, bound, store, vault, state.installation)
         known = survey.look_at_all(state)
-        done = collect.collect(
-            repository, state, store, bound.keep, known, desired, known, asked=history
-        )
+        done = collect.collect(repository, state, store, bound.keep, known, desired, known, history)
         collect.sweep(state, repository.common_dir, done)
     kinds = {
         "images": done.images,
