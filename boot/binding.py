@@ -11,7 +11,6 @@ from mirage_hooks.boot.device import HOST_NETWORK, Forward, NetworkConfig, Nic, 
 from mirage_hooks.boot.errors import ConfigError
 from mirage_hooks.boot.guest import Boot, Guest
 from mirage_hooks.boot.host import Host, HostNetwork
-from mirage_hooks.boot.targets import xen
 
 
 def nics(guest: Guest, bound: Host, installation: str) -> dict[str, Nic]:
@@ -142,7 +141,7 @@ def _claims(guest: str, boot: Boot) -> Iterator[tuple[str, bool]]:
     A volume that one guest writes is read by no other: what that would read is torn.
     """
     if boot.target == "xen":
-        yield f"domain {xen.domain_name(boot, guest)}", True
+        yield f"domain {boot.domain.called(guest)}", True
     for device, nic in boot.nics.items():
         if nic.kind == "user":
             ends = (Forward.of(text).host_end for text in nic.forward)

@@ -59,7 +59,7 @@ def before(state: State, bound: Host, generation: Generation, adopt: Container[s
         for guest in state.guest_names()
         for one in state.generations(guest)
     }
-    name = xen.domain_name(generation.boot, generation.guest)
+    name = generation.boot.domain.called(generation.guest)
     made_up = generation.boot.domain.name is None
     theirs = [
         one

@@ -164,6 +164,10 @@ class Domain(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
         if not 1 <= self.vcpus <= _MOST_VCPUS:
             raise ValueError(f"vcpus has to be 1 to {_MOST_VCPUS}")
 
+    def called(self, guest: str) -> str:
+        """Return what the domain of a guest is called once it runs."""
+        return self.name or guest
+
 
 # One object: msgspec leaves a default out of the encoding, and so out of digests, by identity.
 _USUAL = Domain()

@@ -80,7 +80,7 @@ class Xen:
 
     def command(self, boot: Boot, start: Start) -> tuple[str, list[str]]:
         """Return what to execute: the tender of domains, and its order. Raises ConfigError."""
-        name = domain_name(boot, start.name)
+        name = boot.domain.called(start.name)
         temporary = f"{name}.{start.generation}"
         identity = str(identify(start.alias))
         order = domain.Order(
@@ -96,11 +96,6 @@ class Xen:
             adopts=list(start.others.adopted),
         )
         return sys.executable, [sys.executable, *_TENDER, domain.argument(order)]
-
-
-def domain_name(boot: Boot, guest: str) -> str:
-    """Return what the domain of a guest is called once it runs."""
-    return boot.domain.name or guest
 
 
 def identify(alias: str) -> uuid.UUID:
