@@ -57,11 +57,11 @@ _SOURCES: dict[BuiltTarget, tuple[str, ...]] = {
     "unix": ("unix_tap.c",),
     "spt": ("solo5_image.c",),
     "hvt": ("solo5_image.c",),
-    "virtio": ("virtio_start.S", "virtio_web.c"),
+    "virtio": ("virtio_header.S", "long_mode.S", "virtio_web.c"),
     # For the stand-in for xl only: a program of this host.
     "xen": ("unix_tap.c", "xen_note.c"),
-    "xen-pv": ("xen_start.S", "xen_web.c"),
-    "xen-pvh": ("xen_pvh_start.S", "xen_web.c"),
+    "xen-pv": ("xen_start.S", "xen_hypercalls.S", "xen_web.c"),
+    "xen-pvh": ("xen_pvh_note.S", "long_mode.S", "xen_hypercalls.S", "xen_web.c"),
 }
 
 

@@ -2,7 +2,7 @@
 #ifndef PC_H
 #define PC_H
 
-#include "guest.h"
+#include "words.h"
 
 #define DEFINE_PORT(bits, suffix)                                                               \
     static void out##bits(uint16_t port, uint##bits##_t what)                                   \
@@ -34,15 +34,6 @@ static void put(const char *text, int length)
             ;
         out8(0x3f8, *text);
     }
-}
-
-static void print(const char *before, const char *name, const char *after)
-{
-    struct text text = {0};
-    add(&text, before);
-    add(&text, name);
-    add(&text, after);
-    line(&text);
 }
 
 /* QEMU's isa-debug-exit, at its default port; Solo5 writes 41 there, which QEMU ends with 83 for. */

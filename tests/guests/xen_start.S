@@ -34,9 +34,4 @@ _start:
     leaq stack_end, %rsp
     movq %rsi, %rdi /* start_info */
     call kernel
-
-    .balign 4096
-    .globl hypercall_page
-hypercall_page:
-    .skip 4096
     .section .note.GNU-stack, "", @progbits

@@ -5,17 +5,8 @@
  * notice of what has dashes. Compiled with -DPVH it is one of the later images, which take dashes.
  */
 #include "freestanding.h"
-#include "guest.h"
+#include "words.h"
 #include "xen.h"
-
-static void print(const char *before, const char *name, const char *after)
-{
-    struct text text = {0};
-    add(&text, before);
-    add(&text, name);
-    add(&text, after);
-    line(&text);
-}
 
 static _Noreturn void end(int code)
 {

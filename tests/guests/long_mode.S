@@ -1,13 +1,4 @@
-/* From where Xen leaves a PVH kernel, in 32-bit mode without paging, to 64-bit C. */
-
-/* Xen's public/elfnote.h */
-#define PHYS32_ENTRY 18
-
-    .section .note.Xen, "a", @note
-    .balign 4
-    .long 4, 4, PHYS32_ENTRY
-    .asciz "Xen"
-    .long _start
+/* From 32-bit mode, without paging, to 64-bit C: to `kernel`, whose argument is what is in %ebx. */
 
     .bss
     .balign 4096
@@ -31,8 +22,9 @@ segments_pointer:
     .code32
     .globl _start
 _start:
+    cli
     movl $stack_end, %esp
-    movl %ebx, %esi /* start_info */
+    movl %ebx, %esi
     /* The first 4 GiB are mapped to themselves, in pages of 2 MiB. */
     movl $level3 + 3, level4
     movl $level2 + 3, level3
@@ -70,9 +62,4 @@ start64:
     movl %eax, %ss
     movl %esi, %edi
     call kernel
-
-    .balign 4096
-    .globl hypercall_page
-hypercall_page:
-    .skip 4096
     .section .note.GNU-stack, "", @progbits
