@@ -16,12 +16,11 @@ from functools import reduce
 from operator import or_
 from pathlib import Path
 from typing import NamedTuple
-from urllib.parse import unquote, urlsplit
 
 from git.exc import GitCommandError
 
-from mirage_hooks.boot import bounded, fetching, filtering, pins
-from mirage_hooks.boot.errors import HostError, RepositoryError
+from mirage_hooks.boot import bounded, fetching, filtering, heads, pins
+from mirage_hooks.boot.errors import ConfigError, HostError, RepositoryError
 from mirage_hooks.boot.files import folder_size, sync_folder, write_atomic
 from mirage_hooks.boot.repository import Repository, text_file
 from mirage_hooks.boot.revision import reason
@@ -61,27 +60,19 @@ class _Pack:
             path.unlink(missing_ok=True)
 
 
-def leads_back(repository: Repository, remote: str) -> bool:
-    """Whether a remote is this very repository, as `.` is (git-config(1), branch.<name>.remote)."""
-    url = str(repository.git.git.ls_remote("--get-url", remote))
-    path = unquote(urlsplit(url).path) if url.startswith("file:") else url
-    for ending in ("", ".git"):
-        with suppress(RepositoryError):
-            there = Repository(Path(repository.name, f"{path}{ending}"))
-            return there.common_dir == repository.common_dir
-    return False
-
-
 def promise(repository: Repository, remote: str) -> None:
-    """Make a partial clone of any other: a remote is asked what its branches have, but for blobs.
+    """Fetch what the branches of a remote have now, but for blobs: of a whole clone all, anew.
 
-    It is asked again where what it said was not gone by to the end. Raises RepositoryError where it
-    is away, or cannot leave them out.
+    That makes a partial clone of it. Raises ConfigError where the remote is this very repository,
+    RepositoryError where it is away, or cannot leave blobs out.
     """
+    if heads.ask(repository, remote) is None:
+        raise ConfigError(
+            f"{remote} is this very repository: nobody else has the old images",
+            "name another: git branch --set-upstream-to REMOTE/BRANCH",
+        )
     told = repository.config_values(f"remote.{remote}.promisor") == ["true"]
-    if told and not repository.refs(pins.HISTORY):
-        return
-    if not filtering.is_offered(repository.name, remote):
+    if not told and not filtering.is_offered(repository.name, remote):
         raise RepositoryError(
             f"{remote} does not filter what it sends: what is dropped here could not be had again",
             "there, git config uploadpack.allowFilter true lets it",
@@ -94,7 +85,7 @@ def promise(repository: Repository, remote: str) -> None:
     code, said = bounded.git(
         repository.name,
         *(word for key, value in partial.items() for word in ("-c", f"{key}={value}")),
-        *("fetch", "--quiet", "--refetch", "--prune", "--no-tags"),
+        *("fetch", "--quiet", *([] if told else ["--refetch"]), "--prune", "--no-tags"),
         *("--no-recurse-submodules", "--no-auto-gc", "--no-write-fetch-head"),
         *(remote, f"+refs/heads/*:{pins.HISTORY}/*"),
         seconds=_SECONDS,
@@ -109,7 +100,8 @@ def promise(repository: Repository, remote: str) -> None:
 def drop(repository: Repository, keep: Set[str], asked: bool = False) -> Slimmed:
     """Drop what a remote has, but for the blobs to `keep`. Raises Error, OSError.
 
-    What its branches had at the last `promise` counts only where it was `asked` right now.
+    What its branches had at the last `promise` counts only where it was `asked` right now. Else it
+    is asked here; while it is away, nothing goes that anything here needs.
     """
     try:
         return _drop(repository, keep, repository.refs(pins.HISTORY) if asked else [])
@@ -136,7 +128,7 @@ def _drop(repository: Repository, keep: Set[str], seen: list[str]) -> Slimmed:
     # By what the packs list: what cannot be read now must not be left out of the new one.
     theirs &= loose.union(*(pack.objects for pack in packs))
     going = {oid for oid in theirs if _is_big(here.get(oid))} - keep - _checked_out(repository)
-    going -= _needed_here(repository, seen) if going else frozenset()
+    going -= _only_here(repository, going, seen)
     if going:
         old = [pack for pack in packs if pack.promised or pack.objects & theirs]
         ours = frozenset[str]().union(*(pack.objects for pack in old)) - theirs
@@ -190,27 +182,26 @@ def _loose(folder: Path) -> frozenset[str]:
     return frozenset(oid for oid in oids if _NAME.fullmatch(oid))
 
 
-def _needed_here(repository: Repository, seen: list[str]) -> frozenset[str]:
-    """Return of what the refs, reflogs and indexes consist, but for what a remote has yet.
+def _only_here(repository: Repository, going: Set[str], seen: list[str]) -> frozenset[str]:
+    """Return what refs, reflogs and indexes need of what is `going`, and no remote has any more.
 
-    That are the branches `seen` there; else what they were at the last fetch, by a repository's
-    remote-tracking branches, or in a bare one by what was polled. It once had more, and sent it.
+    One sent it once, but may have thrown it away: what counts are the branches `seen` there, or
+    what they have now.
     """
-    theirs = seen or _tracking(repository)
-    ours = _reachable(
-        repository, f"--exclude={pins.HISTORY}/*", "--all", "--reflog", "--indexed-objects"
-    )
-    return ours - _reachable(repository, *theirs) if theirs else ours
+    everything = (f"--exclude={pins.HISTORY}/*", "--all", "--reflog", "--indexed-objects")
+    needed = _reachable(repository, *everything) & going if going else frozenset()
+    theirs = (seen or _asked(repository)) if needed else []
+    return needed - _reachable(repository, *theirs) if theirs else needed
 
 
-def _tracking(repository: Repository) -> list[str]:
-    """Return the refs that follow the branches of remotes that promise."""
-    found: list[str] = []
+def _asked(repository: Repository) -> frozenset[str]:
+    """Return what the branches of the remotes that promise have now, as far as these say so."""
+    found = frozenset[str]()
     for remote in repository.git.remotes:
         if repository.config_values(f"remote.{remote.name}.promisor") == ["true"]:
-            found += repository.refs(f"refs/remotes/{remote.name}")
-    polled = [pins.UPSTREAM] if repository.resolve(pins.UPSTREAM) is not None else []
-    return found or polled
+            with suppress(RepositoryError):
+                found |= heads.ask(repository, remote.name) or frozenset()
+    return found
 
 
 def _reachable(repository: Repository, *refs: str) -> frozenset[str]:
