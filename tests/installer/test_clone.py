@@ -5,6 +5,7 @@ import http.server
 import shutil
 import signal
 import socket
+import stat
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
@@ -267,6 +268,24 @@ def test_who_could_read_the_clone_can_read_it_after_a_deploy(running: Site) -> N
     assert {path.name: oct(path.stat().st_mode & 0o444) for path in packs.iterdir()} == {
         path.name: "0o444" for path in packs.iterdir()
     }
+
+
+@pytest.mark.parametrize(
+    ("objects", "shared", "rights"),
+    [(0o755, "umask", 0o644), (0o700, "umask", 0o600), (0o755, "0640", 0o640)],
+)
+def test_what_a_deploy_writes_has_the_rights_of_what_was_there(
+    small: Site, objects: int, shared: str, rights: int
+) -> None:
+    git = small.clone / ".git"
+    (git / "objects").chmod(objects)
+    small.git("config", "core.sharedRepository", shared)
+    before = set((git / "objects" / "pack").iterdir())
+    small.install("--deploy")
+    (pack,) = set((git / "objects" / "pack").glob("*.pack")) - before
+    (pin,) = (git / "refs" / "mirage-hooks" / "keep").iterdir()
+    assert oct(stat.S_IMODE(pack.stat().st_mode)) == oct(rights & 0o444)
+    assert oct(stat.S_IMODE(pin.stat().st_mode)) == oct(rights)
 
 
 # A rollback.
