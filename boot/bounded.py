@@ -55,7 +55,7 @@ def git(
         return code, output.read().decode(errors="replace").strip()
 
 
-def umask_of(common_dir: str | Path) -> int:
+def umask_of(common_dir: str | os.PathLike[str]) -> int:
     """Return the umask by which what git writes in a repository has the rights of what is there.
 
     A deploy's own is for its user alone: others could not read what it fetches, and `git gc` ends
