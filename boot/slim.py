@@ -8,29 +8,22 @@ packs are on the disk before an old one goes.
 """
 
 import re
-import stat
-from collections.abc import Iterable, Set
+from collections.abc import Set
 from contextlib import suppress
-from dataclasses import dataclass
-from functools import reduce
-from operator import or_
-from pathlib import Path
 from typing import NamedTuple
 
 from git.exc import GitCommandError
 
-from mirage_hooks.boot import bounded, fetching, filtering, heads, pins
+from mirage_hooks.boot import bounded, fetching, filtering, heads, packs, pins
 from mirage_hooks.boot.errors import ConfigError, HostError, RepositoryError
-from mirage_hooks.boot.files import folder_size, sync_folder, write_atomic
-from mirage_hooks.boot.repository import Repository, text_file
+from mirage_hooks.boot.files import folder_size, sync_folder
+from mirage_hooks.boot.repository import Repository
 from mirage_hooks.boot.revision import reason
 
 # Commits and trees of all history come anew, once.
 _SECONDS = 900
 # What is smaller is no image, but a pointer, a manifest, a template.
 _SMALL_BYTES = 32 << 10
-# How git calls a pack, and an object.
-_NAME = re.compile("[0-9a-f]{40}|[0-9a-f]{64}")
 _UNFINISHED = re.compile(r"\btmp_pack_\w+")
 
 
@@ -39,25 +32,6 @@ class Slimmed(NamedTuple):
 
     blobs: int
     freed: int
-
-
-class _Object(NamedTuple):
-    kind: str
-    size: int
-
-
-@dataclass(frozen=True)
-class _Pack:
-    """A pack: its path without an ending, whether a remote sent it, and what is in it."""
-
-    stem: Path
-    promised: bool
-    objects: frozenset[str]
-
-    def remove(self) -> None:
-        """Remove it; the index first, by which git finds the rest."""
-        for path in [self.stem.with_suffix(".idx"), *self.stem.parent.glob(f"{self.stem.name}.*")]:
-            path.unlink(missing_ok=True)
 
 
 def promise(repository: Repository, remote: str) -> None:
@@ -120,22 +94,22 @@ def drop(repository: Repository, keep: Set[str], asked: bool = False) -> Slimmed
 def _drop(repository: Repository, keep: Set[str], seen: list[str]) -> Slimmed:
     folder = repository.common_dir / "objects"
     before = folder_size(folder)
-    packs = list(_packs(repository, folder / "pack"))
-    loose = _loose(folder)
-    here = _objects(repository)
-    theirs = frozenset[str]().union(*(pack.objects for pack in packs if pack.promised))
+    found = list(packs.rewritable(repository, folder / "pack"))
+    loose = packs.loose(folder)
+    here = packs.here(repository)
+    theirs = frozenset[str]().union(*(pack.objects for pack in found if pack.promised))
     theirs |= _reachable(repository, *seen) if seen else frozenset()
     # By what the packs list: what cannot be read now must not be left out of the new one.
-    theirs &= loose.union(*(pack.objects for pack in packs))
+    theirs &= loose.union(*(pack.objects for pack in found))
     going = {oid for oid in theirs if _is_big(here.get(oid))} - keep - _checked_out(repository)
     going -= _only_here(repository, going, seen)
     if going:
-        old = [pack for pack in packs if pack.promised or pack.objects & theirs]
+        old = [pack for pack in found if pack.promised or pack.objects & theirs]
         ours = frozenset[str]().union(*(pack.objects for pack in old)) - theirs
-        mode = _mode(old)
+        mode = packs.mode(old)
         new = {
-            _write(repository, folder / "pack", theirs - going, mode, promised=True),
-            _write(repository, folder / "pack", ours, mode, promised=False),
+            packs.write(repository, folder / "pack", theirs - going, mode, promised=True),
+            packs.write(repository, folder / "pack", ours, mode, promised=False),
         }
         sync_folder(folder / "pack")
         for path in (folder / "pack").glob("multi-pack-index*"):
@@ -147,39 +121,6 @@ def _drop(repository: Repository, keep: Set[str], seen: list[str]) -> Slimmed:
             (folder / oid[:2] / oid[2:]).unlink(missing_ok=True)
     repository.update_refs([f"delete {ref}" for ref in seen])
     return Slimmed(len(going), max(before - folder_size(folder), 0))
-
-
-def _packs(repository: Repository, folder: Path) -> Iterable[_Pack]:
-    """Return the packs that git may rewrite: none that somebody keeps, or that just comes."""
-    for index in folder.glob("pack-*.idx"):
-        stem = index.with_suffix("")
-        if stem.with_suffix(".keep").exists():
-            continue
-        objects = _listed(repository, index)
-        yield _Pack(stem, stem.with_suffix(".promisor").exists(), objects)
-
-
-def _listed(repository: Repository, index: Path) -> frozenset[str]:
-    """Return the objects of a pack, by its index."""
-    with index.open("rb") as file:
-        listed: str = repository.git.git.show_index(istream=file)
-    return frozenset(line.split()[1] for line in listed.splitlines())
-
-
-def _objects(repository: Repository) -> dict[str, _Object]:
-    """Return every object that is here, but for those that cannot be read."""
-    options = "--batch-check=%(objectname) %(objecttype) %(objectsize)"
-    listed: str = repository.git.git.cat_file("--batch-all-objects", "--unordered", options)
-    lines = (line.split() for line in listed.splitlines())
-    # Of one that is damaged, or just went, git says `OID missing`.
-    return {line[0]: _Object(line[1], int(line[2])) for line in lines if len(line) == 3}
-
-
-def _loose(folder: Path) -> frozenset[str]:
-    """Return the objects that are files of their own."""
-    paths = folder.glob("[0-9a-f][0-9a-f]/*")
-    oids = (f"{path.parent.name}{path.name}" for path in paths)
-    return frozenset(oid for oid in oids if _NAME.fullmatch(oid))
 
 
 def _only_here(repository: Repository, going: Set[str], seen: list[str]) -> frozenset[str]:
@@ -211,7 +152,7 @@ def _reachable(repository: Repository, *refs: str) -> frozenset[str]:
     return frozenset(listed.split())
 
 
-def _is_big(found: _Object | None) -> bool:
+def _is_big(found: packs.Object | None) -> bool:
     return found is not None and found.kind == "blob" and found.size > _SMALL_BYTES
 
 
@@ -227,34 +168,3 @@ def _checked_out(repository: Repository) -> frozenset[str]:
             lines += listed.splitlines()
     entries = (line.split(maxsplit=3) for line in lines)
     return frozenset(oid for tag, _, oid, _ in entries if tag != "S")
-
-
-def _write(
-    repository: Repository, folder: Path, objects: Set[str], mode: int, promised: bool
-) -> Path | None:
-    """Write a pack of objects, None where there are none; return its path without an ending.
-
-    Raises RepositoryError where git writes anything else than one pack with all of them.
-    """
-    if not objects:
-        return None
-    lines = "".join(f"{oid}\n" for oid in objects)
-    pack = repository.git.git(c="pack.packSizeLimit=0").pack_objects
-    name = str(pack("--quiet", str(folder / "pack"), istream=text_file(lines)))
-    stem = folder / f"pack-{name}"
-    if not _NAME.fullmatch(name) or _listed(repository, stem.with_suffix(".idx")) != objects:
-        raise RepositoryError(f"git packed other objects of {repository.name} than it was told to")
-    if promised:
-        write_atomic(stem.with_suffix(".promisor"), b"")
-    for path in folder.glob(f"{stem.name}.*"):
-        path.chmod(mode)
-    return stem
-
-
-def _mode(replaced: Iterable[_Pack]) -> int:
-    """Return who may read packs: whoever could read one of those that they replace.
-
-    What a deploy fetches and writes is by its umask for its own user alone.
-    """
-    modes = (stat.S_IMODE(pack.stem.with_suffix(".pack").stat().st_mode) for pack in replaced)
-    return reduce(or_, modes, 0) or 0o444
