@@ -45,12 +45,12 @@ def promise(repository: Repository, remote: str) -> None:
             f"{remote} is this very repository: nobody else has the old images",
             "name another: git branch --set-upstream-to REMOTE/BRANCH",
         )
-    told = repository.config_values(f"remote.{remote}.promisor") == ["true"]
-    if not told and not filtering.is_offered(repository.name, remote):
+    if not filtering.is_offered(repository.name, remote):
         raise RepositoryError(
             f"{remote} does not filter what it sends: what is dropped here could not be had again",
             "there, git config uploadpack.allowFilter true lets it",
         )
+    whole = repository.config_values(f"remote.{remote}.promisor") != ["true"]
     # Told for this once: a clone that lacks nothing yet is no partial one.
     partial = {
         f"remote.{remote}.partialclonefilter": "blob:none",
@@ -59,7 +59,7 @@ def promise(repository: Repository, remote: str) -> None:
     code, said = bounded.git(
         repository.name,
         *(word for key, value in partial.items() for word in ("-c", f"{key}={value}")),
-        *("fetch", "--quiet", *([] if told else ["--refetch"]), "--prune", "--no-tags"),
+        *("fetch", "--quiet", *(["--refetch"] if whole else []), "--prune", "--no-tags"),
         *("--no-recurse-submodules", "--no-auto-gc", "--no-write-fetch-head"),
         *(remote, f"+refs/heads/*:{pins.HISTORY}/*"),
         seconds=_SECONDS,
