@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple, TypeVar
 
-from mirage_hooks.boot import artifact, convention, manifest, provenance
+from mirage_hooks.boot import artifact, convention, description, provenance
 from mirage_hooks.boot.artifact import Artifact, Missing
 from mirage_hooks.boot.errors import ConfigError, RepositoryError
 from mirage_hooks.boot.guest import Guest, Target
@@ -66,7 +66,7 @@ def find(revision: Revision, name: str, target: Target, compression: str | None)
 
     Raises ConfigError, RepositoryError.
     """
-    guests = manifest.describe(revision, {})
+    guests = description.describe(revision, {})
     described = guests is not None
     if guests is None:
         held = convention.find(revision).guests

@@ -11,13 +11,13 @@ import tomlkit
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mirage_hooks.boot import host, manifest
+from mirage_hooks.boot import admission, description, host, manifest
 from mirage_hooks.boot.artifact import Missing
+from mirage_hooks.boot.desired import DesiredState
 from mirage_hooks.boot.device import NetworkConfig
 from mirage_hooks.boot.errors import ConfigError, Error, ImageError, RepositoryError
 from mirage_hooks.boot.guest import Boot, Check, Domain, Guest, Restart
 from mirage_hooks.boot.host import Host, Limits, Secrets
-from mirage_hooks.boot.manifest import DesiredState
 from mirage_hooks.boot.repository import Repository
 from mirage_hooks.boot.revision import Revision
 from mirage_hooks.boot.secrets import Vault
@@ -52,7 +52,7 @@ def vault(tmp_path: Path) -> Vault:
 
 def commit(folder: Path, text: str | None, files: dict[str, bytes] | None = None) -> Revision:
     """Commit a manifest, and files by their paths; return the revision."""
-    contents = {**({manifest.NAME: text.encode()} if text is not None else {}), **(files or {})}
+    contents = {**({description.NAME: text.encode()} if text is not None else {}), **(files or {})}
     for path, data in contents.items():
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         (folder / path).write_bytes(data)
@@ -244,7 +244,7 @@ def test_a_manifest_that_is_no_toml_is_refused(folder: Path) -> None:
 
 
 def test_a_manifest_that_is_no_text_is_refused(folder: Path) -> None:
-    revision = commit(folder, None, {manifest.NAME: b"\xff"})
+    revision = commit(folder, None, {description.NAME: b"\xff"})
     with pytest.raises(RepositoryError, match=r"mirage-hooks\.toml is not UTF-8 text"):
         manifest.read_guests(revision, HOST)
 
@@ -256,14 +256,14 @@ def test_a_manifest_beyond_a_mebibyte_is_refused(folder: Path) -> None:
 
 
 def test_a_manifest_that_is_a_symbolic_link_is_refused(folder: Path) -> None:
-    (folder / manifest.NAME).symlink_to("/etc/hostname")
+    (folder / description.NAME).symlink_to("/etc/hostname")
     revision = commit(folder, None)
     with pytest.raises(RepositoryError, match=r"mirage-hooks\.toml is a symbolic link, no file"):
         manifest.read_guests(revision, HOST)
 
 
 def test_a_manifest_that_is_a_folder_is_refused(folder: Path) -> None:
-    revision = commit(folder, None, {f"{manifest.NAME}/x": b""})
+    revision = commit(folder, None, {f"{description.NAME}/x": b""})
     with pytest.raises(RepositoryError, match=r"mirage-hooks\.toml is a folder, no file"):
         manifest.read_guests(revision, HOST)
 
@@ -380,7 +380,7 @@ def test_a_template_asks_for_no_more_than_the_host_allows(folder: Path) -> None:
 def test_a_recorded_domain_is_refused_whose_type_the_host_allows_no_more() -> None:
     bound = Host("main", limits=Limits(targets=("xen",), domains=("pvh",)))
     with pytest.raises(ConfigError, match="type pv is not allowed on this host"):
-        manifest.admit(Boot(target="xen", image="x", domain=Domain(type="pv")), bound)
+        admission.admit(Boot(target="xen", image="x", domain=Domain(type="pv")), bound)
 
 
 @root_only
@@ -656,7 +656,7 @@ def test_all_that_was_read_is_watched(
     text = '[guest.www]\ntarget = "unix"\nimage = "{latest}/www"\n'
     revision = commit(folder, text, {"latest": b"f00\n", "f00/www": program})
     watched = desired_at(revision, HOST, store, vault).watched
-    assert watched == (manifest.NAME, "latest", "f00/www")
+    assert watched == (description.NAME, "latest", "f00/www")
 
 
 def test_a_path_that_two_guests_share_is_watched_once(
@@ -664,7 +664,7 @@ def test_a_path_that_two_guests_share_is_watched_once(
 ) -> None:
     text = WWW + API.replace("api.unix", "www.unix")
     desired = desired_at(commit(folder, text, {"www.unix": program}), HOST, store, vault)
-    assert desired.watched == (manifest.NAME, "www.unix")
+    assert desired.watched == (description.NAME, "www.unix")
 
 
 def test_a_guest_whose_image_has_not_come_is_not_ready_and_no_fault(
@@ -846,7 +846,7 @@ def test_the_images_of_guests_that_are_not_chosen_are_not_looked_at(
     revision = commit(folder, WWW + API, {"www.unix": program, "api.unix": b"no image"})
     desired = desired_at(revision, choosing("www"), store, vault)
     assert (set(desired.guests), desired.unready) == ({"www"}, {})
-    assert desired.watched == (manifest.NAME, "www.unix")
+    assert desired.watched == (description.NAME, "www.unix")
 
 
 def test_guests_that_are_not_chosen_are_named(

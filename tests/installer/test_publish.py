@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mirage_hooks.boot import artifact, convention, manifest
+from mirage_hooks.boot import artifact, convention, description
 from mirage_hooks.boot.convention import ENDINGS
 from mirage_hooks.boot.repository import Repository
 from publisher import FIRST, SCRIPT, SECOND, THIRD, Publisher, make_publisher
@@ -126,7 +126,7 @@ def test_convention_knows_the_guest_that_was_published(job: Publisher, guest: st
 def test_the_manifests_guests_are_those_that_were_published(job: Publisher) -> None:
     job.bring({"mirage-hooks.toml": DESCRIBED})
     job.publish()
-    guests = manifest.describe(job.tip, {})
+    guests = description.describe(job.tip, {})
     assert guests is not None
     assert bz2.decompress(located(job, guests[0].image)) == SCRIPT
 
