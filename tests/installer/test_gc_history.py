@@ -412,12 +412,6 @@ def test_a_remote_that_leads_back_here_over_ssh_is_no_upstream(heavy: Site, sshd
     assert fetched(heavy) == [0, 1, 2, 3]
 
 
-def test_nothing_is_left_of_asking_whether_a_remote_leads_back_here(heavy: Site) -> None:
-    heavy.git("update-ref", "refs/mirage-hooks-asking/killed", "HEAD")
-    slim(heavy)
-    assert "asking" not in heavy.git("for-each-ref").stdout
-
-
 def test_a_first_fetch_that_fails_is_made_good_by_the_next(heavy: Site) -> None:
     run("git", "config", "uploadpackfilter.blob:none.allow", "false", cwd=heavy.upstream)
     config = (heavy.clone / ".git" / "config").read_text()
