@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from mirage_hooks.boot.desired import DesiredState
 from mirage_hooks.boot.errors import Error
-from mirage_hooks.boot.manifest import DesiredState
 from mirage_hooks.boot.plan import Action, Known, Verb, Wish, plan
 
 

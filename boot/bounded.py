@@ -27,11 +27,12 @@ def git(
     seconds: int,
     environment: Mapping[str, str] | None = None,
     stdin: IO[bytes] | None = None,
+    umask: int = -1,
 ) -> tuple[int, str]:
     """Run git in a folder; return its exit code, and what it and its hooks printed, in English.
 
     What they leave running in the background may keep the stream: it is a file, not a pipe. Who is
-    interrupted meanwhile, ends it.
+    interrupted meanwhile, ends it. Its `umask` is the caller's where none is given.
     """
     with tempfile.TemporaryFile() as output:
         process = subprocess.Popen(
@@ -41,6 +42,7 @@ def git(
             stderr=subprocess.STDOUT,
             env={**os.environ, **(environment or {}), "LC_ALL": "C"},
             start_new_session=True,
+            umask=umask,
         )
         try:
             code = process.wait()
@@ -51,3 +53,12 @@ def git(
             raise
         output.seek(0)
         return code, output.read().decode(errors="replace").strip()
+
+
+def umask_of(common_dir: str | os.PathLike[str]) -> int:
+    """Return the umask by which what git writes in a repository has the rights of what is there.
+
+    A deploy's own is for its user alone: others could not read what it fetches, and `git gc` ends
+    at a ref that it cannot read. What core.sharedRepository says git sees to by itself.
+    """
+    return ~Path(common_dir, "objects").stat().st_mode & 0o777

@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mirage_hooks.boot import history, keep, pins, promised, runtime, slim
+from mirage_hooks.boot.desired import DesiredState
 from mirage_hooks.boot.files import is_abandoned, write_atomic
 from mirage_hooks.boot.guest import short
 from mirage_hooks.boot.keep import Kept
-from mirage_hooks.boot.manifest import DesiredState
 from mirage_hooks.boot.plan import Known
 from mirage_hooks.boot.record import State
 from mirage_hooks.boot.repository import Repository

@@ -24,13 +24,13 @@ from mirage_hooks.boot import (
 )
 from mirage_hooks.boot.artifact import Missing
 from mirage_hooks.boot.assess import assess
+from mirage_hooks.boot.desired import DesiredState
 from mirage_hooks.boot.errors import Error
 from mirage_hooks.boot.execution import Execution
 from mirage_hooks.boot.guest import short
 from mirage_hooks.boot.host import Host
 from mirage_hooks.boot.intent import HELD, Intent, Pause
 from mirage_hooks.boot.journal import Journal
-from mirage_hooks.boot.manifest import DesiredState
 from mirage_hooks.boot.outcome import Outcome
 from mirage_hooks.boot.plan import Action, Known, Verb, Wish, as_before, pin_holds, plan
 from mirage_hooks.boot.process import boot_id

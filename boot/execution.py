@@ -11,10 +11,10 @@ from typing import TypeVar
 import msgspec
 
 from mirage_hooks.boot import (
+    admission,
     binding,
     control,
     domains,
-    manifest,
     network,
     recover,
     settled,
@@ -22,11 +22,11 @@ from mirage_hooks.boot import (
     survey,
     wiring,
 )
+from mirage_hooks.boot.desired import DesiredState
 from mirage_hooks.boot.errors import Error, HostError, RepositoryError
 from mirage_hooks.boot.guest import Boot, short
 from mirage_hooks.boot.host import Host
 from mirage_hooks.boot.journal import Journal
-from mirage_hooks.boot.manifest import DesiredState
 from mirage_hooks.boot.plan import Action, Known, Launch, Verb, Wish, decide, pin_holds
 from mirage_hooks.boot.record import State
 from mirage_hooks.boot.repository import Repository
@@ -147,7 +147,7 @@ class Execution:
         )
         try:
             # Once more: it may be a recorded state, from before the host took a right away.
-            manifest.admit(launch.boot, self._bound)
+            admission.admit(launch.boot, self._bound)
             self._refuse_unmade(launch.boot)
             _refuse_taken_port(action.guest, launch, taken)
             self.fetch(action.guest, launch)

@@ -20,6 +20,8 @@ UPSTREAM = f"{_OURS}/upstream"
 _PUBLISHED = f"{_OURS}/published"
 # What the branches of a remote had, while it is found out what need not be here.
 HISTORY = f"{_OURS}/history"
+# Where a ref is for the moment, to see whether a remote leads back here: this one is not hidden.
+ASKING = f"{_OURS}-asking"
 _BACKUP = f"{_OURS}/backup"
 _SECTION = "transfer"
 _HIDDEN = f"{_SECTION}.hideRefs"
@@ -72,11 +74,12 @@ def remove(repository: Repository) -> None:
     """Drop every pin, and the folders git leaves behind; no backup. Raises RepositoryError."""
     update(repository, frozenset())
     there = [UPSTREAM] if repository.resolve(UPSTREAM) is not None else []
-    there += [*repository.refs(_PUBLISHED), *repository.refs(HISTORY)]
+    for folder in (_PUBLISHED, HISTORY, ASKING):
+        there += repository.refs(folder)
     repository.update_refs([f"delete {ref}" for ref in there])
-    for folder in ("", "logs"):
+    for folder in (_OURS, f"logs/{_OURS}", ASKING):
         with suppress(OSError):  # none was made, or there is more in it
-            (repository.common_dir / folder / _OURS).rmdir()
+            (repository.common_dir / folder).rmdir()
 
 
 def hide(repository: Repository, note: Path) -> bool:

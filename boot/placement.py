@@ -6,12 +6,11 @@ blobs that are there already, under one more name. Each guest has what was publi
 whoever publishes next.
 """
 
-import re
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple, TypeVar
 
-from mirage_hooks.boot import artifact, convention, manifest, provenance
+from mirage_hooks.boot import artifact, convention, description, provenance
 from mirage_hooks.boot.artifact import Artifact, Missing
 from mirage_hooks.boot.errors import ConfigError, RepositoryError
 from mirage_hooks.boot.guest import Guest, Target
@@ -19,7 +18,6 @@ from mirage_hooks.boot.revision import Revision, UnreadableError
 
 T = TypeVar("T")
 
-_CHECKSUM_BYTES = 1 << 14
 _DEFAULT = "bzip2"
 
 
@@ -66,7 +64,7 @@ def find(revision: Revision, name: str, target: Target, compression: str | None)
 
     Raises ConfigError, RepositoryError.
     """
-    guests = manifest.describe(revision, {})
+    guests = description.describe(revision, {})
     described = guests is not None
     if guests is None:
         held = convention.find(revision).guests
@@ -156,7 +154,7 @@ def carried(
     """
     moved: dict[str, str] = {}
     for other in shelf.others:
-        found = _located(revision, other)
+        found = located(revision, other)
         if found is None:
             continue
         path = _moved(other, found, pointers, commit)
@@ -174,7 +172,8 @@ def carried(
     return moved
 
 
-def _located(revision: Revision, part: Part) -> Artifact | None:
+def located(revision: Revision, part: Part) -> Artifact | None:
+    """Return what another guest is booted from, None for nothing that could serve. Raises Error."""
     return _sound(artifact.locate, revision, part.path)
 
 
@@ -205,60 +204,6 @@ def _moved(other: Part, found: Artifact, pointers: Collection[str], commit: str)
         return found.pointers[pointer]
 
     return artifact.resolve(other.path, value)
-
-
-@dataclass(frozen=True)
-class _Old:
-    """An image of a guest that a revision holds. `own` says that it is no carried one."""
-
-    published: str
-    path: str
-    blob: str
-    own: bool
-
-
-def outdated(revision: Revision, shelf: Shelf, new: str, keep: int) -> list[str]:
-    """Return what is to be removed for a guest to have its `keep` newest images, `new` among them.
-
-    `new` is that one's blob. What an image path leads to stays, as do what other files there are.
-    """
-    used = {found.blob.path for one in shelf.others if (found := _located(revision, one))}
-    old = sorted(_old(revision, shelf.guest.image), key=lambda one: one.published, reverse=True)
-    kept = list(dict.fromkeys([new, *(one.blob for one in old if one.own)]))[:keep]
-    return [
-        path
-        for one in old
-        if not (one.own and one.blob in kept) and one.path not in used
-        for path in (one.path, provenance.checksum_path(one.path))
-        if revision.oid(path) is not None
-    ]
-
-
-def _old(revision: Revision, template: str) -> Iterator[_Old]:
-    """Yield the images of a guest, in whichever folder a pointer named once."""
-    parts = template.split("/")
-    at = next((i for i, part in enumerate(parts) if artifact.PLACE in part), None)
-    if at is None:
-        return
-    before, _, after = parts[at].partition(artifact.PLACE)
-    pattern = re.compile(f"{re.escape(before)}(.+){re.escape(after)}")
-    folder = "/".join(parts[:at])
-    names = revision.folders(folder) if at + 1 < len(parts) else revision.files(folder)
-    for match in filter(None, map(pattern.fullmatch, names)):
-        path = place(template, match[1]).path
-        blob = revision.oid(path)
-        if blob is not None:
-            facts = _facts(revision, path)
-            own = facts.get(provenance.SOURCE_COMMIT, match[1]) == match[1]
-            yield _Old(facts.get(provenance.PUBLISHED, ""), path, blob, own)
-
-
-def _facts(revision: Revision, image: str) -> dict[str, str]:
-    try:
-        beside = revision.find(provenance.checksum_path(image))
-        return provenance.read(beside.text(_CHECKSUM_BYTES)) if beside is not None else {}
-    except RepositoryError:  # somebody else's
-        return {}
 
 
 def _named(template: str) -> str | None:

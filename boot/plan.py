@@ -6,12 +6,12 @@ from enum import StrEnum
 
 from mirage_hooks.boot.artifact import Missing, Provenance, difference
 from mirage_hooks.boot.control import MonitorState
+from mirage_hooks.boot.desired import Desired, DesiredState
 from mirage_hooks.boot.errors import ConfigError, Error
 from mirage_hooks.boot.faults import Fault
 from mirage_hooks.boot.generation import Generation, Phase
 from mirage_hooks.boot.guest import Boot, Check, Restart, short
 from mirage_hooks.boot.intent import HELD, Intent
-from mirage_hooks.boot.manifest import Desired, DesiredState
 
 _RETRY = "`mirage-hooks deploy` tries it again"
 

@@ -59,6 +59,7 @@ def have(repo: git.Repo, path: str, oid: str) -> None:
         *("cat-file", "-e", oid),
         seconds=_SECONDS,
         environment={**bounded.SILENT, **told},
+        umask=bounded.umask_of(repo.common_dir),
     )
     if code in bounded.TOO_LONG:
         raise _away(path, f"it took more than {_SECONDS} s")

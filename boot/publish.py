@@ -19,6 +19,7 @@ from mirage_hooks.boot import (
     artifact,
     convention,
     objects,
+    outdated,
     ownership,
     placement,
     provenance,
@@ -239,5 +240,5 @@ class _Publisher:
             ours[path] = objects.store(repository, one)
         placement.refuse_taken(revision, list(ours))
         others = placement.carried(revision, shelf, place.pointers, order.origin.commit, ours)
-        old = placement.outdated(revision, shelf, blob, order.keep) if order.keep else []
+        old = outdated.find(revision, shelf, blob, order.keep) if order.keep else []
         return {**dict.fromkeys(old), **others, **ours}

@@ -9,9 +9,12 @@ import git
 from git.exc import GitCommandError, GitError, InvalidGitRepositoryError, NoSuchPathError
 from gitdb.exc import BadName, BadObject
 
-from mirage_hooks.boot import ownership, promised
+from mirage_hooks.boot import bounded, ownership, promised
 from mirage_hooks.boot.errors import RepositoryError
 from mirage_hooks.boot.revision import FOLDER, Blob, Revision, reason, unreadable
+
+# A disk may be slow; refs are few.
+_SECONDS = 60
 
 
 class Repository:
@@ -175,14 +178,20 @@ class Repository:
         """
         if not commands:
             return
-        text = "".join(f"{command}\n" for command in commands)
-        try:
-            # No hook: `reference-transaction` would run as whoever collects. With an fsync: a pull
-            # ends with "bad object" at a ref that a power loss left empty.
-            options = ["core.hooksPath=/dev/null", "core.fsync=committed,reference"]
-            self.git.git(c=options).update_ref("--stdin", istream=text_file(text))
-        except GitCommandError as error:
-            raise RepositoryError(f"git cannot update refs: {reason(error)}") from None
+        # No hook: `reference-transaction` would run as whoever collects. With an fsync: a pull ends
+        # with "bad object" at a ref that a power loss left empty.
+        with text_file("".join(f"{command}\n" for command in commands)) as lines:
+            code, said = bounded.git(
+                self.name,
+                *("-c", "core.hooksPath=/dev/null", "-c", "core.fsync=committed,reference"),
+                *("update-ref", "--stdin"),
+                seconds=_SECONDS,
+                environment={"GIT_DIR": str(self.git.git_dir)},
+                stdin=lines,
+                umask=bounded.umask_of(self.common_dir),
+            )
+        if code:
+            raise RepositoryError(f"git cannot update refs: {said or f'it ended with {code}'}")
 
     def config_values(self, key: str) -> list[str]:
         """Return what a key is set to in the repository's own configuration."""

@@ -7,12 +7,12 @@ from typing import Literal
 import msgspec
 
 from mirage_hooks.boot import survey
+from mirage_hooks.boot.desired import DesiredState
 from mirage_hooks.boot.errors import ConfigError
 from mirage_hooks.boot.generation import Generation
 from mirage_hooks.boot.guest import short
 from mirage_hooks.boot.intent import Intent
 from mirage_hooks.boot.journal import Journal
-from mirage_hooks.boot.manifest import DesiredState
 from mirage_hooks.boot.plan import Known, Launch, Wish
 from mirage_hooks.boot.record import State
 

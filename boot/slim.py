@@ -8,30 +8,22 @@ packs are on the disk before an old one goes.
 """
 
 import re
-import stat
-from collections.abc import Iterable, Set
+from collections.abc import Set
 from contextlib import suppress
-from dataclasses import dataclass
-from functools import reduce
-from operator import or_
-from pathlib import Path
 from typing import NamedTuple
-from urllib.parse import unquote, urlsplit
 
 from git.exc import GitCommandError
 
-from mirage_hooks.boot import bounded, fetching, filtering, pins
-from mirage_hooks.boot.errors import HostError, RepositoryError
-from mirage_hooks.boot.files import folder_size, sync_folder, write_atomic
-from mirage_hooks.boot.repository import Repository, text_file
+from mirage_hooks.boot import bounded, fetching, filtering, heads, packs, pins
+from mirage_hooks.boot.errors import ConfigError, HostError, RepositoryError
+from mirage_hooks.boot.files import folder_size, sync_folder
+from mirage_hooks.boot.repository import Repository
 from mirage_hooks.boot.revision import reason
 
 # Commits and trees of all history come anew, once.
 _SECONDS = 900
 # What is smaller is no image, but a pointer, a manifest, a template.
 _SMALL_BYTES = 32 << 10
-# How git calls a pack, and an object.
-_NAME = re.compile("[0-9a-f]{40}|[0-9a-f]{64}")
 _UNFINISHED = re.compile(r"\btmp_pack_\w+")
 
 
@@ -42,50 +34,23 @@ class Slimmed(NamedTuple):
     freed: int
 
 
-class _Object(NamedTuple):
-    kind: str
-    size: int
-
-
-@dataclass(frozen=True)
-class _Pack:
-    """A pack: its path without an ending, whether a remote sent it, and what is in it."""
-
-    stem: Path
-    promised: bool
-    objects: frozenset[str]
-
-    def remove(self) -> None:
-        """Remove it; the index first, by which git finds the rest."""
-        for path in [self.stem.with_suffix(".idx"), *self.stem.parent.glob(f"{self.stem.name}.*")]:
-            path.unlink(missing_ok=True)
-
-
-def leads_back(repository: Repository, remote: str) -> bool:
-    """Whether a remote is this very repository, as `.` is (git-config(1), branch.<name>.remote)."""
-    url = str(repository.git.git.ls_remote("--get-url", remote))
-    path = unquote(urlsplit(url).path) if url.startswith("file:") else url
-    for ending in ("", ".git"):
-        with suppress(RepositoryError):
-            there = Repository(Path(repository.name, f"{path}{ending}"))
-            return there.common_dir == repository.common_dir
-    return False
-
-
 def promise(repository: Repository, remote: str) -> None:
-    """Make a partial clone of any other: a remote is asked what its branches have, but for blobs.
+    """Fetch what the branches of a remote have now, but for blobs: of a whole clone all, anew.
 
-    It is asked again where what it said was not gone by to the end. Raises RepositoryError where it
-    is away, or cannot leave them out.
+    That makes a partial clone of it. Raises ConfigError where the remote is this very repository,
+    RepositoryError where it is away, or cannot leave blobs out.
     """
-    told = repository.config_values(f"remote.{remote}.promisor") == ["true"]
-    if told and not repository.refs(pins.HISTORY):
-        return
+    if heads.ask(repository, remote) is None:
+        raise ConfigError(
+            f"{remote} is this very repository: nobody else has the old images",
+            "name another: git branch --set-upstream-to REMOTE/BRANCH",
+        )
     if not filtering.is_offered(repository.name, remote):
         raise RepositoryError(
             f"{remote} does not filter what it sends: what is dropped here could not be had again",
             "there, git config uploadpack.allowFilter true lets it",
         )
+    whole = repository.config_values(f"remote.{remote}.promisor") != ["true"]
     # Told for this once: a clone that lacks nothing yet is no partial one.
     partial = {
         f"remote.{remote}.partialclonefilter": "blob:none",
@@ -94,7 +59,7 @@ def promise(repository: Repository, remote: str) -> None:
     code, said = bounded.git(
         repository.name,
         *(word for key, value in partial.items() for word in ("-c", f"{key}={value}")),
-        *("fetch", "--quiet", "--refetch", "--prune", "--no-tags"),
+        *("fetch", "--quiet", *(["--refetch"] if whole else []), "--prune", "--no-tags"),
         *("--no-recurse-submodules", "--no-auto-gc", "--no-write-fetch-head"),
         *(remote, f"+refs/heads/*:{pins.HISTORY}/*"),
         seconds=_SECONDS,
@@ -109,7 +74,8 @@ def promise(repository: Repository, remote: str) -> None:
 def drop(repository: Repository, keep: Set[str], asked: bool = False) -> Slimmed:
     """Drop what a remote has, but for the blobs to `keep`. Raises Error, OSError.
 
-    What its branches had at the last `promise` counts only where it was `asked` right now.
+    What its branches had at the last `promise` counts only where it was `asked` right now. Else it
+    is asked here; while it is away, nothing goes that anything here needs.
     """
     try:
         return _drop(repository, keep, repository.refs(pins.HISTORY) if asked else [])
@@ -128,22 +94,22 @@ def drop(repository: Repository, keep: Set[str], asked: bool = False) -> Slimmed
 def _drop(repository: Repository, keep: Set[str], seen: list[str]) -> Slimmed:
     folder = repository.common_dir / "objects"
     before = folder_size(folder)
-    packs = list(_packs(repository, folder / "pack"))
-    loose = _loose(folder)
-    here = _objects(repository)
-    theirs = frozenset[str]().union(*(pack.objects for pack in packs if pack.promised))
+    found = list(packs.rewritable(repository, folder / "pack"))
+    loose = packs.loose(folder)
+    here = packs.here(repository)
+    theirs = frozenset[str]().union(*(pack.objects for pack in found if pack.promised))
     theirs |= _reachable(repository, *seen) if seen else frozenset()
     # By what the packs list: what cannot be read now must not be left out of the new one.
-    theirs &= loose.union(*(pack.objects for pack in packs))
+    theirs &= loose.union(*(pack.objects for pack in found))
     going = {oid for oid in theirs if _is_big(here.get(oid))} - keep - _checked_out(repository)
-    going -= _needed_here(repository, seen) if going else frozenset()
+    going -= _only_here(repository, going, seen)
     if going:
-        old = [pack for pack in packs if pack.promised or pack.objects & theirs]
+        old = [pack for pack in found if pack.promised or pack.objects & theirs]
         ours = frozenset[str]().union(*(pack.objects for pack in old)) - theirs
-        mode = _mode(old)
+        mode = packs.mode(old)
         new = {
-            _write(repository, folder / "pack", theirs - going, mode, promised=True),
-            _write(repository, folder / "pack", ours, mode, promised=False),
+            packs.write(repository, folder / "pack", theirs - going, mode, promised=True),
+            packs.write(repository, folder / "pack", ours, mode, promised=False),
         }
         sync_folder(folder / "pack")
         for path in (folder / "pack").glob("multi-pack-index*"):
@@ -157,60 +123,26 @@ def _drop(repository: Repository, keep: Set[str], seen: list[str]) -> Slimmed:
     return Slimmed(len(going), max(before - folder_size(folder), 0))
 
 
-def _packs(repository: Repository, folder: Path) -> Iterable[_Pack]:
-    """Return the packs that git may rewrite: none that somebody keeps, or that just comes."""
-    for index in folder.glob("pack-*.idx"):
-        stem = index.with_suffix("")
-        if stem.with_suffix(".keep").exists():
-            continue
-        objects = _listed(repository, index)
-        yield _Pack(stem, stem.with_suffix(".promisor").exists(), objects)
+def _only_here(repository: Repository, going: Set[str], seen: list[str]) -> frozenset[str]:
+    """Return what refs, reflogs and indexes need of what is `going`, and no remote has any more.
 
-
-def _listed(repository: Repository, index: Path) -> frozenset[str]:
-    """Return the objects of a pack, by its index."""
-    with index.open("rb") as file:
-        listed: str = repository.git.git.show_index(istream=file)
-    return frozenset(line.split()[1] for line in listed.splitlines())
-
-
-def _objects(repository: Repository) -> dict[str, _Object]:
-    """Return every object that is here, but for those that cannot be read."""
-    options = "--batch-check=%(objectname) %(objecttype) %(objectsize)"
-    listed: str = repository.git.git.cat_file("--batch-all-objects", "--unordered", options)
-    lines = (line.split() for line in listed.splitlines())
-    # Of one that is damaged, or just went, git says `OID missing`.
-    return {line[0]: _Object(line[1], int(line[2])) for line in lines if len(line) == 3}
-
-
-def _loose(folder: Path) -> frozenset[str]:
-    """Return the objects that are files of their own."""
-    paths = folder.glob("[0-9a-f][0-9a-f]/*")
-    oids = (f"{path.parent.name}{path.name}" for path in paths)
-    return frozenset(oid for oid in oids if _NAME.fullmatch(oid))
-
-
-def _needed_here(repository: Repository, seen: list[str]) -> frozenset[str]:
-    """Return of what the refs, reflogs and indexes consist, but for what a remote has yet.
-
-    That are the branches `seen` there; else what they were at the last fetch, by a repository's
-    remote-tracking branches, or in a bare one by what was polled. It once had more, and sent it.
+    One sent it once, but may have thrown it away: what counts are the branches `seen` there, or
+    what they have now.
     """
-    theirs = seen or _tracking(repository)
-    ours = _reachable(
-        repository, f"--exclude={pins.HISTORY}/*", "--all", "--reflog", "--indexed-objects"
-    )
-    return ours - _reachable(repository, *theirs) if theirs else ours
+    everything = (f"--exclude={pins.HISTORY}/*", "--all", "--reflog", "--indexed-objects")
+    needed = _reachable(repository, *everything) & going if going else frozenset()
+    theirs = (seen or _asked(repository)) if needed else []
+    return needed - _reachable(repository, *theirs) if theirs else needed
 
 
-def _tracking(repository: Repository) -> list[str]:
-    """Return the refs that follow the branches of remotes that promise."""
-    found: list[str] = []
+def _asked(repository: Repository) -> frozenset[str]:
+    """Return what the branches of the remotes that promise have now, as far as these say so."""
+    found = frozenset[str]()
     for remote in repository.git.remotes:
         if repository.config_values(f"remote.{remote.name}.promisor") == ["true"]:
-            found += repository.refs(f"refs/remotes/{remote.name}")
-    polled = [pins.UPSTREAM] if repository.resolve(pins.UPSTREAM) is not None else []
-    return found or polled
+            with suppress(RepositoryError):
+                found |= heads.ask(repository, remote.name) or frozenset()
+    return found
 
 
 def _reachable(repository: Repository, *refs: str) -> frozenset[str]:
@@ -220,7 +152,7 @@ def _reachable(repository: Repository, *refs: str) -> frozenset[str]:
     return frozenset(listed.split())
 
 
-def _is_big(found: _Object | None) -> bool:
+def _is_big(found: packs.Object | None) -> bool:
     return found is not None and found.kind == "blob" and found.size > _SMALL_BYTES
 
 
@@ -236,34 +168,3 @@ def _checked_out(repository: Repository) -> frozenset[str]:
             lines += listed.splitlines()
     entries = (line.split(maxsplit=3) for line in lines)
     return frozenset(oid for tag, _, oid, _ in entries if tag != "S")
-
-
-def _write(
-    repository: Repository, folder: Path, objects: Set[str], mode: int, promised: bool
-) -> Path | None:
-    """Write a pack of objects, None where there are none; return its path without an ending.
-
-    Raises RepositoryError where git writes anything else than one pack with all of them.
-    """
-    if not objects:
-        return None
-    lines = "".join(f"{oid}\n" for oid in objects)
-    pack = repository.git.git(c="pack.packSizeLimit=0").pack_objects
-    name = str(pack("--quiet", str(folder / "pack"), istream=text_file(lines)))
-    stem = folder / f"pack-{name}"
-    if not _NAME.fullmatch(name) or _listed(repository, stem.with_suffix(".idx")) != objects:
-        raise RepositoryError(f"git packed other objects of {repository.name} than it was told to")
-    if promised:
-        write_atomic(stem.with_suffix(".promisor"), b"")
-    for path in folder.glob(f"{stem.name}.*"):
-        path.chmod(mode)
-    return stem
-
-
-def _mode(replaced: Iterable[_Pack]) -> int:
-    """Return who may read packs: whoever could read one of those that they replace.
-
-    What a deploy fetches and writes is by its umask for its own user alone.
-    """
-    modes = (stat.S_IMODE(pack.stem.with_suffix(".pack").stat().st_mode) for pack in replaced)
-    return reduce(or_, modes, 0) or 0o444

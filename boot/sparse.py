@@ -4,7 +4,7 @@ import contextlib
 import re
 from pathlib import Path
 
-from mirage_hooks.boot import artifact, bounded, convention, manifest
+from mirage_hooks.boot import artifact, bounded, convention, description
 from mirage_hooks.boot.errors import Error, RepositoryError
 from mirage_hooks.boot.fetching import explained
 from mirage_hooks.boot.repository import text_file
@@ -21,7 +21,7 @@ def patterns(revision: Revision) -> list[str]:
     """
     named: set[str] = set()
     with contextlib.suppress(Error):  # no manifest, or an unsound one
-        for guest in manifest.describe(revision, {}) or []:
+        for guest in description.describe(revision, {}) or []:
             named |= {guest.image, *guest.disks.values()}
     globs = [*convention.IMAGES, *convention.DISKS, *(_glob(path) for path in sorted(named))]
     return ["/*", *(f"!{glob}" for glob in globs)]

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from mirage_hooks.boot import artifact, convention, host, manifest, targets
+from mirage_hooks.boot import artifact, convention, description, host, targets
 from mirage_hooks.boot.artifact import Missing
 from mirage_hooks.boot.convention import Holding
 from mirage_hooks.boot.errors import Error, HostError, ImageError
@@ -75,7 +75,7 @@ class Verifier:
 
     def _examine(self, revision: Revision) -> Iterator[Finding]:
         try:
-            guests = manifest.describe(revision, self._guests)
+            guests = description.describe(revision, self._guests)
             held = Holding() if guests is not None else convention.find(revision)
         except Error as error:
             yield Finding(revision.id, None, str(error), error)

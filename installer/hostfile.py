@@ -10,7 +10,7 @@ import msgspec
 import tomlkit
 from tomlkit import TOMLDocument
 
-from mirage_hooks.boot import artifact, convention, host, manifest, targets, template
+from mirage_hooks.boot import admission, artifact, convention, description, host, targets, template
 from mirage_hooks.boot.artifact import Missing
 from mirage_hooks.boot.convention import Found, Holding
 from mirage_hooks.boot.errors import ConfigError, RepositoryError
@@ -67,7 +67,7 @@ def compose(
     first = "guest" not in document
     bound = _parse(document, str(state.host_file))
     if bound.user is not None:
-        manifest.check_user(bound.user)
+        admission.check_user(bound.user)
     tip = _tip(repository, bound.branch)
     if tip is not None:
         lines += _find(document, bound, tip, first, repository.places)
@@ -132,7 +132,7 @@ def _is_bridge(name: str) -> bool:
 
 def unbound(revision: Revision, bound: Host) -> Holding:
     """Return what a revision without a manifest holds by convention, and no guest here is."""
-    if revision.find(manifest.NAME) is not None:
+    if revision.find(description.NAME) is not None:
         return Holding()
     held = convention.find(revision)
     return replace(held, guests=tuple(one for one in held.guests if not _is_bound(one, bound)))

@@ -16,7 +16,11 @@ import real_tenders
 from ci_runs import leave_ci
 from faulty import QUICK, Faulty
 from guests_built import Built, BuiltTarget, Start
-from mirage_hooks.boot import wiring
+from manifests import HOST, Read, Refusal, commit
+from mirage_hooks.boot import manifest, wiring
+from mirage_hooks.boot.errors import ConfigError
+from mirage_hooks.boot.guest import Guest
+from mirage_hooks.boot.host import Host
 from mounts import mount_namespace
 from namespace import Namespace, network_namespace
 from networked import NetSite, networked
@@ -196,6 +200,34 @@ def folder(tmp_path: Path) -> Path:
     folder = tmp_path / "repository"
     run("git", "init", "-q", str(folder), cwd=tmp_path)
     return folder
+
+
+@pytest.fixture
+def read(folder: Path) -> Read:
+    """Return a function that reads the guests of a manifest's text on a host."""
+
+    def read_guests(text: str, bound: Host = HOST) -> dict[str, Guest]:
+        return manifest.read_guests(commit(folder, text), bound)
+
+    return read_guests
+
+
+@pytest.fixture
+def refusal(folder: Path) -> Refusal:
+    """Return a function that gives the message a manifest's text is refused with.
+
+    What names the file and the revision is taken off.
+    """
+
+    def refuse(text: str, bound: Host = HOST) -> str:
+        revision = commit(folder, text)
+        with pytest.raises(ConfigError) as error:
+            manifest.read_guests(revision, bound)
+        source = f"mirage-hooks.toml at {revision.id[:7]}: "
+        assert error.value.message.startswith(source)
+        return error.value.message.removeprefix(source)
+
+    return refuse
 
 
 @pytest.fixture

@@ -11,6 +11,12 @@ from support import COMMAND, run
 
 SCRIPT = b"#!/bin/sh\nexec sleep 1000\n"
 FIRST, SECOND, THIRD = "1a" * 20, "2b" * 20, "3c" * 20
+DESCRIBED = '[guest.www]\ntarget = "unix"\nimage = "unix/{latest}/www.unix"\n'
+
+
+def other(number: int) -> bytes:
+    """Return another image."""
+    return SCRIPT + f"# {number}\n".encode()
 
 
 @dataclass

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from mirage_hooks.boot import manifest
+from mirage_hooks.boot import description
 from mirage_hooks.boot.repository import Repository
 from site_copy import RECORDER, SITE, SiteCopy, page_manifest
 from support import run
@@ -252,10 +252,10 @@ def test_a_page_has_its_title_and_its_text(pages: Path) -> None:
 
 
 def test_the_manifest_of_its_page_is_one(folder: Path) -> None:
-    (folder / manifest.NAME).write_text(page_manifest())
+    (folder / description.NAME).write_text(page_manifest())
     run("git", "add", ".", cwd=folder)
     run("git", "commit", "-qm", "a manifest", cwd=folder)
-    guests = manifest.describe(Repository(folder).tip("main"), {})
+    guests = description.describe(Repository(folder).tip("main"), {})
     assert [(guest.name, guest.image) for guest in guests or ()] == [
         ("www", "xen/{latest}/www.xen.bz2")
     ]

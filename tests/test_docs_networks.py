@@ -12,7 +12,7 @@ import tomlkit
 
 import pages
 from guests_built import Built, BuiltTarget
-from mirage_hooks.boot import host, manifest
+from mirage_hooks.boot import description, host
 from namespace import Namespace
 from pages import Block, Shell
 from support import run
@@ -62,7 +62,7 @@ class Reader:
 
     def follow(self, block: Block) -> Iterator[tuple[str, list[str], list[str]]]:
         """Do what a block says; yield each command, what it should print, and what it printed."""
-        if block.kind == "toml" and block.text.startswith(f"# {manifest.NAME}"):
+        if block.kind == "toml" and block.text.startswith(f"# {description.NAME}"):
             self._publish(block.text)
         elif block.kind == "toml" and block.text.startswith(f"# .git/mirage-hooks/{host.NAME}"):
             path = self._home / "deployment" / ".git" / "mirage-hooks" / host.NAME
@@ -86,7 +86,7 @@ class Reader:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(image.read_bytes())
         (path.parents[1] / "latest").write_text(f"{path.parent.name}\n")
-        (self._upstream / manifest.NAME).write_text(text)
+        (self._upstream / description.NAME).write_text(text)
         run("git", "add", "-A", cwd=self._upstream)
         run("git", "commit", "-q", "-m", f"adding {path.parent.name}", cwd=self._upstream)
 

@@ -10,7 +10,16 @@ from pathlib import Path
 
 import click
 
-from mirage_hooks.boot import host, manifest, notify, ownership, secrets, survey, systemd
+from mirage_hooks.boot import (
+    description,
+    host,
+    manifest,
+    notify,
+    ownership,
+    secrets,
+    survey,
+    systemd,
+)
 from mirage_hooks.boot.errors import Error
 from mirage_hooks.boot.generation import Phase
 from mirage_hooks.boot.guest import Guest
@@ -195,7 +204,7 @@ def _host_file(repository: Repository, state: State) -> Iterator[Finding]:
             "warning",
             "guests",
             "none is described",
-            f"commit a {manifest.NAME}, or name guests: mirage-hooks install --help",
+            f"commit a {description.NAME}, or name guests: mirage-hooks install --help",
         )
 
 

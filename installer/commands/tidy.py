@@ -78,7 +78,7 @@ def gc(context: click.Context, history: bool) -> int:
 def _leave_images(repository: Repository, branch: str, tip: Revision) -> None:
     """Have images left with the upstream, and out of the work tree. Raises Error."""
     upstream = repository.upstream(branch)
-    if upstream is None or slim.leads_back(repository, upstream[0]):
+    if upstream is None:
         raise ConfigError(
             f"{branch} has no upstream: nobody else has the old images",
             f"git branch --set-upstream-to REMOTE/{branch}",

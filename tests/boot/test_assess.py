@@ -4,11 +4,11 @@ import msgspec
 
 from mirage_hooks.boot.artifact import Missing
 from mirage_hooks.boot.assess import assess
+from mirage_hooks.boot.desired import Desired, DesiredState
 from mirage_hooks.boot.errors import HostError, ImageError
 from mirage_hooks.boot.generation import Generation, Phase
 from mirage_hooks.boot.guest import Guest
 from mirage_hooks.boot.intent import Intent
-from mirage_hooks.boot.manifest import Desired, DesiredState
 from mirage_hooks.boot.plan import Known, Wish
 from support import past_generation
 

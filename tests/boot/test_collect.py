@@ -11,8 +11,8 @@ import pytest
 from mirage_hooks.boot import collect, control, history, pins, runtime, survey
 from mirage_hooks.boot.collect import Collected
 from mirage_hooks.boot.control import MonitorState
+from mirage_hooks.boot.desired import DesiredState
 from mirage_hooks.boot.keep import RECENT
-from mirage_hooks.boot.manifest import DesiredState
 from mirage_hooks.boot.process import ProcessId, boot_id, identify
 from mirage_hooks.boot.record import State
 from mirage_hooks.boot.repository import Repository

@@ -8,12 +8,12 @@ import pytest
 
 from mirage_hooks.boot import faults
 from mirage_hooks.boot.artifact import Missing, Provenance
+from mirage_hooks.boot.desired import Desired, DesiredState
 from mirage_hooks.boot.device import NetworkConfig
 from mirage_hooks.boot.errors import ConfigError, Error, HostError, ImageError
 from mirage_hooks.boot.generation import Generation, Phase
 from mirage_hooks.boot.guest import Boot, Check, Guest, Restart
 from mirage_hooks.boot.intent import Intent
-from mirage_hooks.boot.manifest import Desired, DesiredState
 from mirage_hooks.boot.plan import (
     Action,
     Known,

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from mirage_hooks.boot import artifact, host, manifest, settled
+from mirage_hooks.boot import artifact, description, host, settled
 from mirage_hooks.boot.record import State
 from mirage_hooks.boot.repository import Repository
 from support import COMMAND, USER, run
@@ -106,8 +106,8 @@ class Site:
         repository = Repository(self.clone)
         revision = repository.tip("main")
         bound, text = host.load(self.state.host_file)
-        (guest,) = manifest.describe(revision, bound.guest) or []
-        paths = [manifest.NAME, *artifact.locate(revision, guest.image).watched]
+        (guest,) = description.describe(revision, bound.guest) or []
+        paths = [description.NAME, *artifact.locate(revision, guest.image).watched]
         settled.write(self.state, repository, "main", paths, revision, text, [])
 
     def keep(self, text: str) -> None:

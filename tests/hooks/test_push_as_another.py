@@ -31,11 +31,14 @@ class Shared:
     home: Path
 
     def push(self, *refs: str) -> "subprocess.CompletedProcess[str]":
-        """Push as that user, in that user's environment."""
+        """Push as that user."""
+        return self.git("push", str(self.site.clone), *(refs or ("main",)))
+
+    def git(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
+        """Run git as that user, in that user's environment and clone."""
         environment = ["env", "-i", f"HOME={self.home}", "PATH=/usr/bin:/bin"]
         become = ["setpriv", f"--reuid={PUSHER}", f"--regid={PUSHER}", "--clear-groups"]
-        push = ["git", "push", str(self.site.clone), *(refs or ("main",))]
-        return run(*become, *environment, *push, cwd=self.clone)
+        return run(*become, *environment, "git", *arguments, cwd=self.clone)
 
 
 @pytest.fixture
@@ -125,6 +128,17 @@ def test_the_owners_deploy_boots_what_was_pushed_and_takes_the_trigger(shared: S
     shared.site.command("deploy")
     assert shared.site.page() == "two"
     assert shared.site.state.trigger.read_text() == ""
+
+
+def test_who_may_push_sees_what_deploys_hold(shared: Shared) -> None:
+    """Else a `git gc` of theirs would collect what can be gone back to, or end at what it reads."""
+    publish(shared, "two")
+    shared.push()
+    shared.site.command("deploy")
+    pins = shared.site.git("for-each-ref", "refs/mirage-hooks").stdout
+    assert len(pins.splitlines()) == 2
+    there = ("-C", str(shared.site.clone))
+    assert shared.git(*there, "for-each-ref", "refs/mirage-hooks").stdout == pins
 
 
 def test_a_push_that_may_leave_no_trigger_succeeds_and_says_so(shared: Shared) -> None:

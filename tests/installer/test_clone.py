@@ -5,6 +5,7 @@ import http.server
 import shutil
 import signal
 import socket
+import stat
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
@@ -188,6 +189,63 @@ def test_an_image_that_the_upstream_had_once_stays_while_a_branch_needs_it(runni
     assert (running.page(), three in here(running)) == ("six", True)
 
 
+def test_an_image_stays_where_only_a_branch_had_it_that_is_gone_upstream(running: Site) -> None:
+    running.tell_host(keep=1)
+    *_, three = images(running)
+    run("git", "branch", "old", cwd=running.upstream)
+    running.git("fetch", "-q")
+    rewrite_upstream(running, "four")
+    run("git", "branch", "-q", "-D", "old", cwd=running.upstream)
+    running.git("reset", "-q", "--keep", "HEAD^")
+    for page in ("five", "six"):
+        running.publish(page)
+        running.pull("-q")
+    assert (running.page(), three in here(running)) == ("six", True)
+
+
+def test_a_bare_clone_that_polls_no_more_goes_by_no_old_poll(site: Site, tmp_path: Path) -> None:
+    let_filter(site)
+    shutil.rmtree(site.clone)
+    site.clone = tmp_path / "host.git"
+    url = site.upstream.as_uri()
+    run("git", "clone", "-q", "--bare", "--filter=blob:none", url, site.clone, cwd=tmp_path)
+    site.git("config", "branch.main.remote", "origin")
+    site.git("config", "branch.main.merge", "refs/heads/main")
+    site.install("--deploy")
+    site.tell_host(keep=1)
+    site.publish("two")
+    site.command("poll")
+    *_, two = images(site)
+    site.git("branch", "mine", "main")
+    rewrite_upstream(site, "three")
+    site.git("fetch", "-q", "origin", "+main:main")
+    site.command("deploy")
+    assert (site.page(), two in here(site)) == ("three", True)
+
+
+def test_while_the_server_is_away_nothing_is_forgotten_nor_said(running: Site) -> None:
+    running.tell_host(keep=1)
+    running.publish("four")
+    running.git("-c", "core.hooksPath=/nonexistent", "pull", "-q")
+    *_, three, four = images(running)
+    Repository(running.clone).blob("www.unix", four)
+    running.upstream.rename(running.upstream.with_name("moved"))
+    said = running.command("deploy").stdout
+    assert (running.page(), {three, four} <= here(running)) == ("four", True)
+    assert "not removed" not in said
+
+
+def test_a_server_that_turns_out_to_be_this_clone_makes_it_forget_nothing(running: Site) -> None:
+    running.git("config", "uploadpack.allowFilter", "true")
+    running.tell_host(keep=1)
+    running.publish("four")
+    running.git("-c", "core.hooksPath=/nonexistent", "pull", "-q")
+    Repository(running.clone).blob("www.unix", images(running)[-1])
+    running.git("remote", "set-url", "origin", running.clone.as_uri())
+    running.command("deploy")
+    assert (running.page(), fetched(running)) == ("four", [2, 3])
+
+
 def test_a_damaged_object_keeps_no_deploy_from_forgetting(running: Site) -> None:
     running.tell_host(keep=1)
     (running.clone / "note.txt").write_text("a note\n")
@@ -210,6 +268,24 @@ def test_who_could_read_the_clone_can_read_it_after_a_deploy(running: Site) -> N
     assert {path.name: oct(path.stat().st_mode & 0o444) for path in packs.iterdir()} == {
         path.name: "0o444" for path in packs.iterdir()
     }
+
+
+@pytest.mark.parametrize(
+    ("objects", "shared", "rights"),
+    [(0o755, "umask", 0o644), (0o700, "umask", 0o600), (0o755, "0640", 0o640)],
+)
+def test_what_a_deploy_writes_has_the_rights_of_what_was_there(
+    small: Site, objects: int, shared: str, rights: int
+) -> None:
+    git = small.clone / ".git"
+    (git / "objects").chmod(objects)
+    small.git("config", "core.sharedRepository", shared)
+    before = set((git / "objects" / "pack").iterdir())
+    small.install("--deploy")
+    (pack,) = set((git / "objects" / "pack").glob("*.pack")) - before
+    (pin,) = (git / "refs" / "mirage-hooks" / "keep").iterdir()
+    assert oct(stat.S_IMODE(pack.stat().st_mode)) == oct(rights & 0o444)
+    assert oct(stat.S_IMODE(pin.stat().st_mode)) == oct(rights)
 
 
 # A rollback.

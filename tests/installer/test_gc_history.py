@@ -1,6 +1,7 @@
 """`gc --history`: what an existing clone is rid of, what stays, what is refused."""
 
 import contextlib
+import getpass
 import itertools
 import os
 import shutil
@@ -74,6 +75,18 @@ def local_image(site: Site) -> str:
     site.git("add", "--sparse", "mine.unix")
     site.git("commit", "-qm", "mine")
     return site.git("rev-parse", "HEAD:mine.unix").stdout.strip()
+
+
+def branch_gone_upstream(site: Site) -> str:
+    """Fetch an image of a branch that is deleted upstream then; return its blob."""
+    run("git", "checkout", "-q", "-b", "other", cwd=site.upstream)
+    site.publish("other")
+    *_, image = images(site, "other")
+    site.git("fetch", "-q")
+    site.git("cat-file", "-e", image)
+    run("git", "checkout", "-q", "main", cwd=site.upstream)
+    run("git", "branch", "-q", "-D", "other", cwd=site.upstream)
+    return image
 
 
 def begin_anew(site: Site) -> None:
@@ -180,6 +193,26 @@ def test_what_the_upstream_has_thrown_away_stays(heavy: Site) -> None:
     begin_anew(heavy)
     slim(heavy)
     assert set(old) <= here(heavy)
+    assert is_sound(heavy)
+
+
+@pytest.mark.parametrize("before", [False, True], ids=["any clone", "a partial clone"])
+def test_what_a_branch_had_that_is_gone_upstream_stays(heavy: Site, before: bool) -> None:
+    if before:
+        slim(heavy)
+    mine = branch_gone_upstream(heavy)
+    slim(heavy)
+    assert mine in here(heavy)
+    assert is_sound(heavy)
+
+
+def test_a_partial_clone_forgets_what_was_pushed_meanwhile(heavy: Site) -> None:
+    slim(heavy)
+    mine = local_image(heavy)
+    heavy.git("sparse-checkout", "reapply")
+    heavy.git("push", "-q", "--no-verify", "origin", "HEAD:refs/heads/mine")
+    slim(heavy)
+    assert mine not in here(heavy)
     assert is_sound(heavy)
 
 
@@ -362,6 +395,17 @@ def test_a_branch_that_tracks_one_beside_it_has_no_upstream(heavy: Site) -> None
 def test_a_remote_that_leads_back_here_is_no_upstream(heavy: Site, url: str) -> None:
     heavy.git("config", "uploadpack.allowFilter", "true")
     heavy.git("remote", "set-url", "origin", url.format(heavy.clone))
+    done = slim(heavy, check=False)
+    assert done.returncode == ConfigError.exit_code
+    assert "nobody else has the old images" in done.stderr
+    assert fetched(heavy) == [0, 1, 2, 3]
+
+
+def test_a_remote_that_leads_back_here_over_ssh_is_no_upstream(heavy: Site, sshd: int) -> None:
+    heavy.git("config", "uploadpack.allowFilter", "true")
+    heavy.git("config", "uploadpack.allowAnySHA1InWant", "true")
+    address = f"ssh://{getpass.getuser()}@127.0.0.1:{sshd}{heavy.clone}"
+    heavy.git("remote", "set-url", "origin", address)
     done = slim(heavy, check=False)
     assert done.returncode == ConfigError.exit_code
     assert "nobody else has the old images" in done.stderr

@@ -6,19 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from mirage_hooks.boot import artifact, convention, manifest
+from mirage_hooks.boot import artifact, convention, description
 from mirage_hooks.boot.convention import ENDINGS
 from mirage_hooks.boot.repository import Repository
-from publisher import FIRST, SCRIPT, SECOND, THIRD, Publisher, make_publisher
+from publisher import DESCRIBED, FIRST, SCRIPT, SECOND, THIRD, Publisher, make_publisher, other
 from support import COMMAND, PACKERS, USER, run
 
 CONFIG, REPOSITORY, IMAGE = 3, 4, 5
-DESCRIBED = '[guest.www]\ntarget = "unix"\nimage = "unix/{latest}/www.unix"\n'
-
-
-def other(number: int) -> bytes:
-    """Return another image."""
-    return SCRIPT + f"# {number}\n".encode()
 
 
 def located(job: Publisher, template: str) -> bytes:
@@ -126,7 +120,7 @@ def test_convention_knows_the_guest_that_was_published(job: Publisher, guest: st
 def test_the_manifests_guests_are_those_that_were_published(job: Publisher) -> None:
     job.bring({"mirage-hooks.toml": DESCRIBED})
     job.publish()
-    guests = manifest.describe(job.tip, {})
+    guests = description.describe(job.tip, {})
     assert guests is not None
     assert bz2.decompress(located(job, guests[0].image)) == SCRIPT
 
@@ -386,55 +380,6 @@ def test_another_guests_image_is_never_overwritten(job: Publisher) -> None:
     refused = job.publish(check=False)
     assert refused.returncode == REPOSITORY
     assert f"{image} belongs to guest api" in refused.stderr
-
-
-# Old images.
-
-
-def test_so_many_images_stay_and_their_siblings_too(job: Publisher) -> None:
-    config = job.folder / "config.ml"
-    config.write_text("open Mirage\n")
-    commits = [f"{number:040x}" for number in range(1, 6)]
-    for number, commit in enumerate(commits):
-        job.publish("--keep", "2", "--with", config, content=other(number), commit=commit)
-    images = [path for path in job.paths() if path.endswith(".bz2")]
-    assert images == [f"unix/{commit}/www.unix.bz2" for commit in commits[-2:]]
-    assert sum(path.endswith("config.ml") for path in job.paths()) == 5
-    assert sum(path.endswith(".sha256") for path in job.paths()) == 2
-
-
-def test_what_went_out_of_the_tree_is_in_the_history(job: Publisher) -> None:
-    for number, commit in enumerate((FIRST, SECOND)):
-        job.publish("--keep", "1", content=other(number), commit=commit)
-    old = artifact.locate(Repository(job.upstream).revision("main~1"), "unix/{latest}/www.unix.bz2")
-    with old.blob.open() as stream:
-        assert bz2.decompress(stream.read()) == other(0)
-
-
-def test_images_of_other_guests_stay(job: Publisher) -> None:
-    for number, commit in enumerate((FIRST, SECOND)):
-        job.publish(guest="api", content=other(number), commit=commit)
-    job.publish("--keep", "1", commit=THIRD)
-    assert {f"unix/{one}/api.unix.bz2" for one in (FIRST, SECOND, THIRD)} < set(job.paths())
-
-
-def test_an_image_that_a_manifest_pins_stays(job: Publisher) -> None:
-    pinned = f"unix/{FIRST}/www.unix.bz2"
-    job.publish(content=other(1))
-    table = DESCRIBED.replace("www.unix", "www.unix.bz2")
-    job.bring({"mirage-hooks.toml": f'{table}[guest.old]\ntarget="unix"\nimage="{pinned}"\n'})
-    job.publish("--keep", "1", content=other(2), commit=SECOND)
-    assert pinned in job.paths()
-
-
-def test_what_was_there_before_counts_as_oldest(job: Publisher) -> None:
-    job.bring({"unix/ffff/www.unix.bz2": "x", "unix/latest": "ffff"})
-    job.publish(content=other(1), commit=FIRST)
-    job.publish("--keep", "2", content=other(2), commit=SECOND)
-    assert [path for path in job.paths() if path.endswith(".bz2")] == [
-        f"unix/{FIRST}/www.unix.bz2",
-        f"unix/{SECOND}/www.unix.bz2",
-    ]
 
 
 # Signed.

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mirage_hooks.boot import binding, manifest, network, targets
+from mirage_hooks.boot import binding, description, manifest, network, targets
 from mirage_hooks.boot.errors import Error
 from mirage_hooks.boot.guest import Boot, Guest
 from mirage_hooks.boot.host import Host, HostNetwork, HostVolume, Limits
@@ -80,7 +80,7 @@ def test_any_devices_are_those_of_a_guest_that_can_be_booted_or_refused(objects:
     @examples(150)
     @given(GUESTS)
     def property_holds(table: dict[str, object]) -> None:
-        revision = objects.files({manifest.NAME: toml({"guest": {"www": table}}).encode()})
+        revision = objects.files({description.NAME: toml({"guest": {"www": table}}).encode()})
         try:
             guest = manifest.read_guests(revision, HOST)["www"]
         except Error as error:

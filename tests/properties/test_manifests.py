@@ -8,7 +8,7 @@ import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
-from mirage_hooks.boot import manifest
+from mirage_hooks.boot import description, manifest
 from mirage_hooks.boot.console import harmless
 from mirage_hooks.boot.device import NetworkConfig
 from mirage_hooks.boot.errors import ConfigError, Error
@@ -30,7 +30,7 @@ def objects(tmp_path_factory: pytest.TempPathFactory) -> Objects:
 
 def read(objects: Objects, text: bytes, bound: Host = HOST) -> dict[str, Guest] | Error:
     """Return the guests of a manifest, or what it is refused with; nothing else may come of it."""
-    revision = objects.files({manifest.NAME: text})
+    revision = objects.files({description.NAME: text})
     try:
         return manifest.read_guests(revision, bound)
     except Error as error:
@@ -179,7 +179,7 @@ def test_any_bytes_are_guests_or_refused_by_the_name_of_the_file(
 ) -> None:
     answer = read(objects, text)
     if isinstance(answer, Error):
-        assert answer.message.startswith(manifest.NAME)
+        assert answer.message.startswith(description.NAME)
     else:
         assert all(name == guest.name and NAME.match(name) for name, guest in answer.items())
 
@@ -214,7 +214,7 @@ def test_any_tables_are_guests_or_refused_by_the_name_of_the_file(
         assert set(answer) == set(tables.get("guest", {}))  # type: ignore[call-overload]
         assert set(tables) <= {"guest"}
     else:
-        assert answer.message.startswith((f"{manifest.NAME} at ", "guests "))
+        assert answer.message.startswith((f"{description.NAME} at ", "guests "))
 
 
 @examples(60)
@@ -280,7 +280,7 @@ def test_an_unknown_key_is_refused_wherever_it_stands(
     message = refusal(objects, {"guest": {**described, "the-one-guest": spoilt}})
     shown = {harmless(repr(key)), harmless(f"'{key}'".replace("`", "'"))}
     assert any(f"unknown key {one}" in message for one in shown), message
-    assert message.startswith(f"{manifest.NAME} at ")
+    assert message.startswith(f"{description.NAME} at ")
     assert "guest the-one-guest" in message
     assert all(word in message for word in place.path)
 
@@ -378,7 +378,7 @@ def test_whatever_the_host_adds_there_are_guests_or_a_refusal_that_names_a_file(
     bound = Host("main", user=USER, limits=HOST.limits, guest=ours)
     answer = read(objects, toml({"guest": described}).encode(), bound)
     if isinstance(answer, Error):
-        assert answer.message.startswith((manifest.NAME, "host.toml", "guests "))
+        assert answer.message.startswith((description.NAME, "host.toml", "guests "))
     else:
         assert set(described) <= set(answer) <= set(described) | set(ours)
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mirage_hooks.boot import artifact, convention, placement, provenance
+from mirage_hooks.boot import artifact, convention, outdated, placement, provenance
 from mirage_hooks.boot.provenance import Origin, Publication
 from mirage_hooks.boot.revision import Revision
 from strategies import FILE, FOLDER, NAMES, Objects, examples
@@ -56,7 +56,7 @@ class Shelves:
         ours = {place.path: blob, provenance.checksum_path(place.path): checksum}
         ours |= {one: self.objects.blob(f"{commit}\n".encode()) for one in place.pointers}
         others = placement.carried(revision, shelf, place.pointers, commit, ours)
-        old = placement.outdated(revision, shelf, blob, keep) if keep else []
+        old = outdated.find(revision, shelf, blob, keep) if keep else []
         left = {path: oid for path, oid in self.files.items() if path not in old}
         self.files = {**left, **others, **ours}
         return blob
