@@ -15,6 +15,7 @@ from mirage_hooks.boot import (
     manifest,
     outcome,
     ownership,
+    promised,
     rebuild,
     recover,
     request,
@@ -63,7 +64,10 @@ class Converger:
             last = outcome.load(self._state.outcome)
             if last is not None and last.serves(self._request, asked):
                 return self._share(last)
-            return self._converge()
+            # A host that has just booted waits for no server: one that is silent takes minutes.
+            waits = self._request.verb != "up"
+            with contextlib.nullcontext() if waits else promised.left_there():
+                return self._converge()
 
     def _converge(self) -> int:
         # Read after the lock is held: whoever waited converges to the newest state.
@@ -102,9 +106,7 @@ class Converger:
     def _deploy(self, tip: Revision, bound: Host, host_text: bytes, known: dict[str, Known]) -> int:
         """Make what runs what a revision says, and what was asked for beside."""
         try:
-            desired = manifest.read(
-                tip, bound, self._store, Vault(self._state.secrets), self._state.installation
-            )
+            desired = self._read(tip, bound)
         except Error as error:
             if self._request.verb == "up":  # nothing runs that could go on running
                 self._keep_what_ran(tip, bound, known, error)
@@ -124,6 +126,14 @@ class Converger:
             known = survey.look_at_all(self._state)
             self._sweep(known)
         return self._finish(tip, desired, bound, host_text, known, wish)
+
+    def _read(self, tip: Revision, bound: Host) -> DesiredState:
+        """Return what is desired. Images are fetched only for what deploys them."""
+        deploys = self._request.verb not in {"rollback", "reboot"}
+        with contextlib.nullcontext() if deploys else promised.left_there():
+            return manifest.read(
+                tip, bound, self._store, Vault(self._state.secrets), self._state.installation
+            )
 
     def _note_faults(
         self, desired: DesiredState, actions: list[Action], wish: Wish, known: Mapping[str, Known]

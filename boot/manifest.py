@@ -1,6 +1,6 @@
 """The desired state: what a revision of the repository, bound to this host, says should run."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 import msgspec
@@ -21,7 +21,7 @@ from mirage_hooks.boot.device import Volume
 from mirage_hooks.boot.errors import ConfigError, Error
 from mirage_hooks.boot.guest import Boot, Guest
 from mirage_hooks.boot.host import Host
-from mirage_hooks.boot.revision import Revision
+from mirage_hooks.boot.revision import Blob, Revision
 from mirage_hooks.boot.secrets import Vault
 from mirage_hooks.boot.store import Store
 
@@ -86,6 +86,25 @@ def _read_bound(revision: Revision, bound: Host, installation: str) -> _Bound:
     return _Bound(found, waiting, frozenset(unselected))
 
 
+class _Images(NamedTuple):
+    """What a guest is booted from, as the revision has it: its image, and disk images by device."""
+
+    image: Artifact
+    disks: Mapping[str, Artifact]
+
+    def unread(self, store: Store) -> Iterator[Blob]:
+        """Yield the blobs that are to be read: a store does not know what comes of them."""
+        if store.reads(self.image.blob):
+            yield self.image.blob
+        yield from (disk.blob for disk in self.disks.values() if store.reads_disk(disk.blob))
+
+    def refuse(self, away: Mapping[str, Error]) -> None:
+        """Raise Error where one could not be had."""
+        for one in (self.image, *self.disks.values()):
+            if one.blob.oid in away:
+                raise away[one.blob.oid]
+
+
 def read(
     revision: Revision, bound: Host, store: Store, vault: Vault, installation: str
 ) -> DesiredState:
@@ -101,20 +120,29 @@ def read(
     for name, missing in waiting.items():
         watched.extend(missing.watched)
         unready[name] = missing
-    for name, (guest, boot, others) in described.items():
+    located: dict[str, _Images] = {}
+    for name, (guest, _, others) in described.items():
         watched.extend(others)
         try:
-            found = artifact.locate(revision, guest.image)
-            watched.extend(found.watched)
+            image = artifact.locate(revision, guest.image)
+            watched.extend(image.watched)
             disks = {name: artifact.locate(revision, path) for name, path in guest.disks.items()}
             watched.extend(path for disk in disks.values() for path in disk.watched)
-            hidden = secrets.load(bound.secrets[name].args_file) if name in bound.secrets else ()
-            digest = vault.add(hidden) if hidden else None
-            whole = msgspec.structs.replace(boot, secrets=digest)
-            guests[name] = _prepare(guest, found, disks, revision.id, store, whole)
+            located[name] = _Images(image, disks)
         except Missing as missing:
             watched.extend(missing.watched)
             unready[name] = missing
+        except Error as error:
+            unready[name] = error
+    away = revision.bring(blob for images in located.values() for blob in images.unread(store))
+    for name, images in located.items():
+        guest, boot, _ = described[name]
+        try:
+            images.refuse(away)
+            hidden = secrets.load(bound.secrets[name].args_file) if name in bound.secrets else ()
+            digest = vault.add(hidden) if hidden else None
+            whole = msgspec.structs.replace(boot, secrets=digest)
+            guests[name] = _prepare(guest, images, revision.id, store, whole)
         except Error as error:
             unready[name] = error
     return DesiredState(
@@ -159,14 +187,10 @@ def _boot(guest: Guest, bound: Host, installation: str) -> Boot:
 
 
 def _prepare(
-    guest: Guest,
-    found: Artifact,
-    disks: Mapping[str, Artifact],
-    commit: str,
-    store: Store,
-    boot: Boot,
+    guest: Guest, images: _Images, commit: str, store: Store, boot: Boot
 ) -> Desired:
     """Return a guest with its images, which `boot` does not name yet. Raises Error."""
+    found, disks = images
     stored = store.add(found.blob)
     kept = {device: store.add_disk(disk.blob).sha256 for device, disk in disks.items()}
     attached = {device: Volume(readonly=True, image=disk) for device, disk in kept.items()}

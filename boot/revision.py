@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,7 +14,7 @@ from git.exc import GitCommandError, GitError
 from gitdb.exc import BadObject
 
 from mirage_hooks.boot import promised
-from mirage_hooks.boot.errors import RepositoryError
+from mirage_hooks.boot.errors import Error, RepositoryError
 
 _FILE, FOLDER = 0o100000, 0o040000
 # An entry of a tree: mode, name, and the id as bytes (gitformat-pack(5) calls it a tree entry).
@@ -129,6 +129,13 @@ class Revision:
         if here.kind == FOLDER:
             raise RepositoryError(f"{path} is {_KINDS[FOLDER]}, no file")
         return Blob(path, here.oid, self._repo)
+
+    def bring(self, blobs: Iterable[Blob]) -> dict[str, Error]:
+        """Fetch, in a partial clone, what is not here of some files: all at once.
+
+        Returns what could not be had, by its id, and why.
+        """
+        return promised.bring(self._repo, {blob.oid: blob.path for blob in blobs})
 
     def oid(self, path: str) -> str | None:
         """Return the object id of whatever is at a path, as git cat-file has it; None for nothing.

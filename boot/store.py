@@ -78,7 +78,22 @@ class Store:
 
     def add_disk(self, blob: Blob) -> Contents:
         """Unpack the disk image in a blob, unless that was done before. Raises as `add` does."""
-        return self._add(blob, self._index / f"{blob.oid}.disk", Contents, unpack_disk)
+        return self._add(blob, self._disk_entry(blob.oid), Contents, unpack_disk)
+
+    def reads(self, blob: Blob) -> bool:
+        """Whether `add` would read a blob, rather than know what comes of it."""
+        return self._reads(blob, self._entry(blob.oid), Unpacked)
+
+    def reads_disk(self, blob: Blob) -> bool:
+        """Whether `add_disk` would read a blob, rather than know what comes of it."""
+        return self._reads(blob, self._disk_entry(blob.oid), Contents)
+
+    def _reads(self, blob: Blob, entry: Path, kind: type[Contents]) -> bool:
+        try:
+            self._refuse_again(blob, entry)
+        except ImageError:
+            return False
+        return self._known(entry, kind) is None
 
     def _known(self, entry: Path, kind: type[Stored]) -> Stored | None:
         stored = _read(entry, kind)
@@ -159,6 +174,9 @@ class Store:
 
     def _entry(self, oid: str) -> Path:
         return self._index / f"{oid}.json"
+
+    def _disk_entry(self, oid: str) -> Path:
+        return self._index / f"{oid}.disk"
 
     def _refuse_again(self, blob: Blob, entry: Path) -> None:
         """Raise ImageError where a blob was refused before, and would be for the same."""
