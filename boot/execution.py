@@ -11,7 +11,6 @@ from typing import TypeVar
 import msgspec
 
 from mirage_hooks.boot import (
-    binding,
     control,
     domains,
     manifest,
@@ -19,10 +18,12 @@ from mirage_hooks.boot import (
     recover,
     settled,
     sockets,
+    succession,
     survey,
     wiring,
 )
 from mirage_hooks.boot.errors import Error, HostError, RepositoryError
+from mirage_hooks.boot.generation import Generation
 from mirage_hooks.boot.guest import Boot, short
 from mirage_hooks.boot.host import Host
 from mirage_hooks.boot.journal import Journal
@@ -106,11 +107,9 @@ class Execution:
             self._end(desired, actions, gone, live)
             while len(free := self._abandon_blocked(armed, live)) < len(armed):
                 armed = free  # one that stays now may be in the way of another
-            moving = {
-                switch.generation.guest: live.get(switch.generation.guest) for switch in armed
-            }
+            moving = [switch.generation for switch in armed]
             for batch in _in_order(armed, desired.startup):
-                _side_by_side(partial(self._switch, moving), batch)
+                _side_by_side(partial(self._switch, moving, live), batch)
         else:
             self._end(desired, actions, gone, {})
         for action in actions:
@@ -211,14 +210,11 @@ class Execution:
 
     def _abandon_blocked(self, armed: list[Switch], live: dict[str, Running]) -> list[Switch]:
         """Give up, before anything is touched, what needs what a guest that stays has."""
-        moving = {switch.generation.guest for switch in armed}
+        moving = [switch.generation for switch in armed]
         free = []
         for switch in armed:
-            staying = [pair for name, pair in live.items() if name not in moving]
-            blocked = ((_contested(pair, switch), pair[0].guest) for pair in staying)
-            if wanted := next((one for one in blocked if one[0]), None):
-                what, holder = wanted
-                text = f"{switch.generation.guest}: {what} is still that of {holder}"
+            if wanted := succession.blocked(switch.generation, moving, live):
+                text = f"{switch.generation.guest}: {wanted}"
                 switch.abandon(text)
                 self.unprepared[switch.generation.guest] = switch.generation.digest
                 self._fault(switch.generation.guest, HostError(text))
@@ -226,24 +222,15 @@ class Execution:
                 free.append(switch)
         return free
 
-    def _switch(self, moving: dict[str, Running | None], switch: Switch) -> None:
-        """Fire one guest and judge it. What goes wrong is left to `make_good`.
-
-        It replaces its own live generation, and ends that of any other guest that is moving too and
-        has its port: two guests may exchange theirs.
-        """
-        guest = switch.generation.guest
+    def _switch(
+        self, moving: Sequence[Generation], live: Mapping[str, Running], switch: Switch
+    ) -> None:
+        """Fire one guest and judge it. What goes wrong is left to `make_good`."""
         try:
-            switch.fire(
-                [
-                    pair
-                    for name, pair in moving.items()
-                    if pair is not None and (name == guest or _contested(pair, switch))
-                ]
-            )
+            switch.fire(tuple(succession.predecessors(switch.generation, moving, live)))
             switch.judge()
         except (Error, OSError) as error:
-            self._fault(guest, error)
+            self._fault(switch.generation.guest, error)
 
     def stop(self, action: Action) -> bool:
         """Stop a guest that runs, and record it; return whether nothing of it is left."""
@@ -334,16 +321,6 @@ class Execution:
 def _pids(running: Iterable[Running]) -> frozenset[int]:
     tenders = [monitor.tender.pid for _, monitor in running if monitor.tender is not None]
     return sockets.families(tenders)
-
-
-def _contested(running: Running, switch: Switch) -> str:
-    """Return what a running generation has that a new one is to have, "" for nothing."""
-    old, new = running[0], switch.generation
-    held = network.endpoints(old.boot)
-    for endpoint in network.endpoints(new.boot):
-        if any(endpoint.overlaps(other) for other in held):
-            return f"port {endpoint.port}"
-    return binding.contested((old.guest, old.boot), (new.guest, new.boot))
 
 
 def _refuse_taken_port(guest: str, launch: Launch, listening: Listening) -> None:
