@@ -48,9 +48,9 @@ class Order:
 
     `xl` is what starts xl. The domain is called `temporary` until it runs, and `name` from then on;
     `config` is written to `file` for xl. `memory` is in MiB. `alone` says that it cannot be made
-    while the one before it is there, since it writes to a volume. `replaces` are the uuids of the
-    guest's own domains that it comes after, `adopts` of those that no tender pauses: somebody else
-    has made them, or theirs was killed.
+    beside what is there before it: both have a volume, and one writes to it. `replaces` are the
+    uuids of the guest's own domains that it comes after, `adopts` of those that no tender pauses:
+    somebody else has made them, or theirs was killed.
     """
 
     xl: list[str]

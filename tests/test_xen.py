@@ -333,10 +333,12 @@ def test_the_time_of_a_check_begins_once_a_domain_that_is_made_late_runs(net: Ne
     net.tell_host(volumes={"data": {"path": str(disk)}})
     net.tables = '[guest.www.block.xvda]\nvolume = "data"'
     net.check = 'http = "http://10.0.0.2/"\nwithin = "2s"'
+    net.publish("one")
+    net.pull()
     net.publish("two")
     stand_in_xl.fail(net.xen, create={"seconds": 3})
     pull = net.pull()
-    assert (net.page(), net.outcomes()) == ("two", ["healthy"]), pull.stderr
+    assert (net.page(), net.outcomes()) == ("two", ["ended", "healthy"]), pull.stderr
     assert "observed 10.0.0.2" in pull.stderr
 
 

@@ -91,7 +91,7 @@ class Xen:
             file=start.file,
             config=config(boot, start, temporary, identity),
             memory=boot.memory,
-            alone=any(not volume.readonly for volume in boot.volumes.values()),
+            alone=start.others.torn,
             replaces=list(start.others.own),
             adopts=list(start.others.adopted),
         )
