@@ -20,6 +20,7 @@ from mirage_hooks.boot import (
     sockets,
     succession,
     survey,
+    targets,
     wiring,
 )
 from mirage_hooks.boot.errors import Error, HostError, RepositoryError
@@ -226,11 +227,25 @@ class Execution:
         self, moving: Sequence[Generation], live: Mapping[str, Running], switch: Switch
     ) -> None:
         """Fire one guest and judge it. What goes wrong is left to `make_good`."""
+        if self._is_kept_by_its_domain(switch):
+            return
         try:
             switch.fire(tuple(succession.predecessors(switch.generation, moving, live)))
             switch.judge()
         except (Error, OSError) as error:
             self._fault(switch.generation.guest, error)
+
+    def _is_kept_by_its_domain(self, switch: Switch) -> bool:
+        """End the domain of a guest adrift where no other domain does; whether that cannot be."""
+        guest, target = switch.generation.guest, switch.generation.boot.target
+        known = self._known.get(guest)
+        if known is None or not known.adrift or targets.named(target).outside:
+            return False
+        if self.leave_no_domain(guest):
+            return False
+        switch.abandon(self.faults[guest].message)
+        self.unprepared[guest] = switch.generation.digest
+        return True
 
     def stop(self, action: Action) -> bool:
         """Stop a guest that runs, and record it; return whether nothing of it is left."""
