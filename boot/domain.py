@@ -110,7 +110,7 @@ class Tender:
         self._xl.end(order.uuid)  # what is left where this was killed
         if not order.alone:
             self._create_beside()
-        waits = self._keeper is None and self._has_others()
+        waits = self._keeper is None and bool(self._xl.domains())  # one may end for this
         self._say(control.PREPARED)
         if not self._is_let_go():
             return 0
@@ -174,9 +174,6 @@ class Tender:
     @property
     def _others(self) -> tuple[str, ...]:
         return (*self._order.replaces, *self._order.adopts)
-
-    def _has_others(self) -> bool:
-        return any(one.uuid in self._others for one in self._xl.domains())
 
     def _end_others(self) -> None:
         for identity in self._others:

@@ -239,6 +239,20 @@ def test_of_two_domains_that_are_armed_at_once_one_waits_where_there_is_memory_f
     wait_for(lambda: get(port_of(orders[second])) == "one", 20)
 
 
+def test_memory_that_another_guests_domain_is_about_to_give_back_is_waited_for(
+    xen: Xl, order: Order, tend: Tend
+) -> None:
+    one, other = (beside(order, number, 1500) for number in (8, 9))
+    ending = tend(one)
+    assert ending.is_armed()
+    tender = tend(other)
+    assert tender.is_armed()
+    stand_in_xl.fail(Path(xen.command[0]).parent, destroy={"seconds": 2})
+    ending.go.close()
+    tender.go.send(b"!")
+    wait_for(lambda: get(port_of(other)) == "one", 20)
+
+
 def test_memory_that_nobody_gives_back_is_not_waited_for(order: Order, tend: Tend) -> None:
     tender = tend(replace(order, memory=9000, config=order.config.replace("= 32", "= 9000")))
     tender.let_go()
