@@ -15,8 +15,8 @@ import pytest
 
 import stand_in_xen
 import stand_in_xl
-from mirage_hooks.boot import control, domain
-from mirage_hooks.boot.domain import Order
+from mirage_hooks.boot import control
+from mirage_hooks.boot.order import Order
 from mirage_hooks.boot.xl import Xl, kill, parse_list
 from stand_in_xen import Folder
 from support import free_port, get, wait_for
@@ -35,7 +35,7 @@ class Tended:
             os.dup2(theirs.fileno(), control.TRIGGER)
 
         self.process = subprocess.Popen(
-            [sys.executable, "-I", "-m", "mirage_hooks.boot.domain", domain.argument(order)],
+            [sys.executable, "-I", "-m", "mirage_hooks.boot.domain", order.argument],
             stdout=subprocess.PIPE,
             text=True,
             close_fds=False,
