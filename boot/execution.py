@@ -13,28 +13,22 @@ import msgspec
 from mirage_hooks.boot import (
     control,
     domains,
-    manifest,
-    network,
     recover,
     settled,
     sockets,
     succession,
     survey,
     targets,
-    wiring,
 )
-from mirage_hooks.boot.errors import Error, HostError, RepositoryError
+from mirage_hooks.boot.errors import Error, HostError
 from mirage_hooks.boot.generation import Generation
-from mirage_hooks.boot.guest import Boot, short
 from mirage_hooks.boot.host import Host
 from mirage_hooks.boot.journal import Journal
 from mirage_hooks.boot.manifest import DesiredState
 from mirage_hooks.boot.plan import Action, Known, Launch, Verb, Wish, decide, pin_holds
+from mirage_hooks.boot.preparation import Preparation
 from mirage_hooks.boot.record import State
-from mirage_hooks.boot.repository import Repository
-from mirage_hooks.boot.revision import Blob
 from mirage_hooks.boot.sockets import Listening
-from mirage_hooks.boot.store import Store
 from mirage_hooks.boot.survey import Running
 from mirage_hooks.boot.switch import Switch, end
 from mirage_hooks.boot.wiring import Held
@@ -55,25 +49,18 @@ class Execution:
 
     def __init__(
         self,
-        repository: Repository,
+        preparation: Preparation,
         state: State,
-        store: Store,
         bound: Host,
         journal: Journal,
-        origin: str,
         known: dict[str, Known],
-        adopt: tuple[str, ...] = (),
     ) -> None:
-        self._adopt = adopt
-        self._repository = repository
+        self._preparation = preparation
         self._state = state
-        self._store = store
         self._bound = bound
         self._journal = journal
-        self._origin = origin
         self._known = known
         self.unprepared: dict[str, str] = {}
-        self._unmade: dict[str, HostError] = {}
         self.faults: dict[str, Error] = {}
         self.changed: set[str] = set()
 
@@ -103,7 +90,12 @@ class Execution:
             settled.clear(self._state)
             live = survey.running(self._known)
             taken = sockets.listening(but=_pids(live.values())) if launches else {}
-            self._make_bridges(desired, launches)
+            self._preparation.make_bridges(
+                [
+                    *(one.boot for one in desired.guests.values()),
+                    *(one.launch.boot for one in launches if one.launch is not None),
+                ]
+            )
             armed = [one for one in _side_by_side(partial(self._arm, taken), launches) if one]
             self._end(desired, actions, gone, live)
             while len(free := self._abandon_blocked(armed, live)) < len(armed):
@@ -117,68 +109,15 @@ class Execution:
             if action.verb is Verb.KEEP:
                 self._apply_live(action)
 
-    def _make_bridges(self, desired: DesiredState, launches: list[Action]) -> None:
-        """Have the bridges that are to be ours, each once: guests are prepared side by side."""
-        boots = [one.boot for one in desired.guests.values()]
-        boots += [action.launch.boot for action in launches if action.launch is not None]
-        networks = {boot.network[device].network for boot in boots for device in boot.nics}
-        for name in sorted(networks - self._unmade.keys()):
-            try:
-                wiring.make_bridge(self._state, self._bound, name)
-            except HostError as error:
-                self._unmade[name] = error
-
-    def _refuse_unmade(self, boot: Boot) -> None:
-        """Raise HostError where a boot needs a bridge that could not be made."""
-        for device in boot.nics:
-            if (error := self._unmade.get(boot.network[device].network)) is not None:
-                raise error
-
     def _arm(self, taken: Listening, action: Action) -> Switch | None:
         launch = action.launch
         assert launch is not None  # noqa: S101 - starts and replacements have one
-        switch = Switch(
-            self._repository.common_dir,
-            self._state,
-            self._store,
-            self._journal,
-            self._bound,
-            self._adopt,
-        )
         try:
-            # Once more: it may be a recorded state, from before the host took a right away.
-            manifest.admit(launch.boot, self._bound)
-            self._refuse_unmade(launch.boot)
-            _refuse_taken_port(action.guest, launch, taken)
-            self.fetch(action.guest, launch)
-            switch.arm(action.guest, launch, self._origin, Held.by(self._known))
+            return self._preparation.arm(action.guest, launch, taken, Held.by(self._known))
         except (Error, OSError) as error:
             self.unprepared[action.guest] = launch.boot.digest
             self._fault(action.guest, error)
             return None
-        return switch
-
-    def fetch(self, guest: str, launch: Launch) -> None:
-        """Have the images of a state in the store: if need be, from their blobs in the history.
-
-        Raises RepositoryError where one is in neither, and what `Store.add` raises.
-        """
-        where = launch.provenance
-        if not self._store.path(launch.boot.image).exists():
-            self._store.add(self._blob(guest, launch, launch.boot.image, where.path, where.blob))
-        for disk, (path, oid) in where.disks.items():
-            if not self._store.path(disk).exists():
-                self._store.add_disk(self._blob(guest, launch, disk, path, oid))
-
-    def _blob(self, guest: str, launch: Launch, image: str, path: str, oid: str) -> Blob:
-        try:
-            return self._repository.blob(path, oid)
-        except RepositoryError:
-            raise RepositoryError(
-                f"{guest}: image {short(image)} is gone: it is not stored any more, "
-                f"nor does the repository have {path} of commit {short(launch.provenance.commit)}",
-                f"what runs goes on running; mirage-hooks history {guest} lists other states",
-            ) from None
 
     def _end(
         self,
@@ -336,15 +275,6 @@ class Execution:
 def _pids(running: Iterable[Running]) -> frozenset[int]:
     tenders = [monitor.tender.pid for _, monitor in running if monitor.tender is not None]
     return sockets.families(tenders)
-
-
-def _refuse_taken_port(guest: str, launch: Launch, listening: Listening) -> None:
-    if found := sockets.taken(network.endpoints(launch.boot), listening):
-        endpoint, process = found
-        raise HostError(
-            f"{guest}: {endpoint} is in use by {process}",
-            "end it, or give the guest another port; what runs goes on running",
-        )
 
 
 def _in_order(armed: Iterable[Switch], startup: Mapping[str, int]) -> list[list[Switch]]:
