@@ -74,3 +74,20 @@ def test_a_guest_and_the_next_one_have_one_volume(
         said = net.pull().stderr
         assert (faults(net), net.page()) == ([], page), said
     wait_for(lambda: list(net.domains()) == ["www"])
+
+
+def test_a_domain_that_is_adopted_may_write_what_the_guest_reads(
+    net: NetSite, volume: Path
+) -> None:
+    theirs = net.xen / "theirs.cfg"
+    theirs.write_text(
+        'name = "www"\nkernel = "/bin/sleep"\nmemory = 32\n'
+        f'disk = ["format=raw,vdev=xvda,access=rw,target={volume}"]\n'
+    )
+    net.host.run(net.xen / "xl", "create", "-p", theirs)
+    net.tables = of("www", readonly=True)
+    net.publish("two")
+    net.git("pull", "-q")
+    net.command("deploy", "--adopt", "www", "--yes")
+    assert net.page() == "two"
+    wait_for(lambda: list(net.domains()) == ["www"])
