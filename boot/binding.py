@@ -129,10 +129,27 @@ def contested(one: tuple[str, Boot], other: tuple[str, Boot]) -> str:
     return min(both, default="")
 
 
+def torn(one: Boot, other: Boot) -> bool:
+    """Whether two guests booted so have a volume that one of them writes to."""
+    theirs = _volumes(other)
+    return any(
+        path in theirs and (writes or theirs[path]) for path, writes in _volumes(one).items()
+    )
+
+
 def written(boot: Boot) -> frozenset[str]:
     """Return the real paths of the volumes that a guest may write to."""
-    volumes = boot.volumes.values()
-    return frozenset(os.path.realpath(one.path) for one in volumes if not one.readonly)
+    return frozenset(path for path, writes in _volumes(boot).items() if writes)
+
+
+def _volumes(boot: Boot) -> dict[str, bool]:
+    """Return the real paths of a guest's volumes, and whether it may write to each."""
+    found: dict[str, bool] = {}
+    for volume in boot.volumes.values():
+        if volume.image is None:
+            path = os.path.realpath(volume.path)
+            found[path] = not volume.readonly or found.get(path, False)
+    return found
 
 
 def _claims(guest: str, boot: Boot) -> Iterator[tuple[str, bool]]:

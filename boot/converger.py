@@ -34,6 +34,7 @@ from mirage_hooks.boot.intent import HELD, Intent, Pause
 from mirage_hooks.boot.journal import Journal
 from mirage_hooks.boot.outcome import Outcome
 from mirage_hooks.boot.plan import Action, Known, Verb, Wish, as_before, pin_holds, plan
+from mirage_hooks.boot.preparation import Preparation
 from mirage_hooks.boot.process import boot_id
 from mirage_hooks.boot.record import State
 from mirage_hooks.boot.repository import Repository
@@ -85,16 +86,16 @@ class Converger:
         rebuild.rebuild(self._state, self._journal)
         known = recover.recover(self._state, self._journal)
         self._sweep(known)
-        self._execution = Execution(
+        self._preparation = Preparation(
             self._repository,
             self._state,
             self._store,
             bound,
             self._journal,
             self._request.origin,
-            known,
             self._request.adopt,
         )
+        self._execution = Execution(self._preparation, self._state, bound, self._journal, known)
         if self._request.verb == "stop":
             return self._stop_and_hold(tip, bound, known)
         if held_back is not None:
@@ -115,7 +116,7 @@ class Converger:
         if self._request.verb != "deploy":
             settled.clear(self._state)  # before a word of the operator's changes
         wish = request.take(
-            self._request, self._state, self._journal, desired, known, self._execution.fetch
+            self._request, self._state, self._journal, desired, known, self._preparation.fetch
         )
         if self._request.automatic:
             wish = replace(wish, now=time.time(), host=hashlib.sha256(host_text).hexdigest())

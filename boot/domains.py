@@ -3,7 +3,7 @@
 from collections.abc import Container, Iterable
 from uuid import UUID
 
-from mirage_hooks.boot import control, links
+from mirage_hooks.boot import binding, control, links
 from mirage_hooks.boot.convention import is_same_site
 from mirage_hooks.boot.errors import HostError
 from mirage_hooks.boot.generation import Generation
@@ -49,9 +49,11 @@ def before(state: State, bound: Host, generation: Generation, adopt: Container[s
     """Return the domains that end for a generation's: of its guest, and those to `adopt`.
 
     One whose tender was killed is to be paused like those, if it is not yet; so is one of another
-    guest of ours that has the name. What is looked after keeps it until guests are switched. Raises
-    HostError where somebody else's has the name, dots or not, and is not to be adopted: a script
-    may have booted the same site.
+    guest of ours that has the name. What is looked after keeps it until guests are switched. What
+    volumes somebody else's has is not known: any may be in the way.
+
+    Raises HostError where somebody else's has the name, dots or not, and is not to be adopted: a
+    script may have booted the same site.
     """
     found = xen.driven(bound.tenders).domains()
     ours = {
@@ -89,7 +91,15 @@ def before(state: State, bound: Host, generation: Generation, adopt: Container[s
         left = one.name == name and monitored and not _is_tended(state, before)
         if before.guest == generation.guest or left:
             (still if one.paused else serving).append(one.uuid)
-    return Others(tuple(still), tuple(serving))
+    there = {one.uuid for one in found}
+    torn = any(
+        binding.torn(one.boot, generation.boot)
+        and one.boot.target == "xen"
+        and (uuid in there or _is_tended(state, one))
+        for uuid, one in ours.items()
+    )
+    has_volumes = any(volume.image is None for volume in generation.boot.volumes.values())
+    return Others(tuple(still), tuple(serving), torn or (bool(theirs) and has_volumes))
 
 
 def _is_tended(state: State, generation: Generation) -> bool:

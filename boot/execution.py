@@ -4,6 +4,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from dataclasses import replace
 from functools import partial
 from typing import TypeVar
@@ -11,28 +12,24 @@ from typing import TypeVar
 import msgspec
 
 from mirage_hooks.boot import (
-    admission,
-    binding,
     control,
     domains,
-    network,
     recover,
     settled,
     sockets,
+    succession,
     survey,
-    wiring,
+    targets,
 )
 from mirage_hooks.boot.desired import DesiredState
-from mirage_hooks.boot.errors import Error, HostError, RepositoryError
-from mirage_hooks.boot.guest import Boot, short
+from mirage_hooks.boot.errors import Error, HostError
+from mirage_hooks.boot.generation import Generation
 from mirage_hooks.boot.host import Host
 from mirage_hooks.boot.journal import Journal
 from mirage_hooks.boot.plan import Action, Known, Launch, Verb, Wish, decide, pin_holds
+from mirage_hooks.boot.preparation import Preparation
 from mirage_hooks.boot.record import State
-from mirage_hooks.boot.repository import Repository
-from mirage_hooks.boot.revision import Blob
 from mirage_hooks.boot.sockets import Listening
-from mirage_hooks.boot.store import Store
 from mirage_hooks.boot.survey import Running
 from mirage_hooks.boot.switch import Switch, end
 from mirage_hooks.boot.wiring import Held
@@ -53,25 +50,18 @@ class Execution:
 
     def __init__(
         self,
-        repository: Repository,
+        preparation: Preparation,
         state: State,
-        store: Store,
         bound: Host,
         journal: Journal,
-        origin: str,
         known: dict[str, Known],
-        adopt: tuple[str, ...] = (),
     ) -> None:
-        self._adopt = adopt
-        self._repository = repository
+        self._preparation = preparation
         self._state = state
-        self._store = store
         self._bound = bound
         self._journal = journal
-        self._origin = origin
         self._known = known
         self.unprepared: dict[str, str] = {}
-        self._unmade: dict[str, HostError] = {}
         self.faults: dict[str, Error] = {}
         self.changed: set[str] = set()
 
@@ -101,84 +91,34 @@ class Execution:
             settled.clear(self._state)
             live = survey.running(self._known)
             taken = sockets.listening(but=_pids(live.values())) if launches else {}
-            self._make_bridges(desired, launches)
+            self._preparation.make_bridges(
+                [
+                    *(one.boot for one in desired.guests.values()),
+                    *(one.launch.boot for one in launches if one.launch is not None),
+                ]
+            )
             armed = [one for one in _side_by_side(partial(self._arm, taken), launches) if one]
             self._end(desired, actions, gone, live)
             while len(free := self._abandon_blocked(armed, live)) < len(armed):
                 armed = free  # one that stays now may be in the way of another
-            moving = {
-                switch.generation.guest: live.get(switch.generation.guest) for switch in armed
-            }
+            moving = [switch.generation for switch in armed]
             for batch in _in_order(armed, desired.startup):
-                _side_by_side(partial(self._switch, moving), batch)
+                _side_by_side(partial(self._switch, moving, live), batch)
         else:
             self._end(desired, actions, gone, {})
         for action in actions:
             if action.verb is Verb.KEEP:
                 self._apply_live(action)
 
-    def _make_bridges(self, desired: DesiredState, launches: list[Action]) -> None:
-        """Have the bridges that are to be ours, each once: guests are prepared side by side."""
-        boots = [one.boot for one in desired.guests.values()]
-        boots += [action.launch.boot for action in launches if action.launch is not None]
-        networks = {boot.network[device].network for boot in boots for device in boot.nics}
-        for name in sorted(networks - self._unmade.keys()):
-            try:
-                wiring.make_bridge(self._state, self._bound, name)
-            except HostError as error:
-                self._unmade[name] = error
-
-    def _refuse_unmade(self, boot: Boot) -> None:
-        """Raise HostError where a boot needs a bridge that could not be made."""
-        for device in boot.nics:
-            if (error := self._unmade.get(boot.network[device].network)) is not None:
-                raise error
-
     def _arm(self, taken: Listening, action: Action) -> Switch | None:
         launch = action.launch
         assert launch is not None  # noqa: S101 - starts and replacements have one
-        switch = Switch(
-            self._repository.common_dir,
-            self._state,
-            self._store,
-            self._journal,
-            self._bound,
-            self._adopt,
-        )
         try:
-            # Once more: it may be a recorded state, from before the host took a right away.
-            admission.admit(launch.boot, self._bound)
-            self._refuse_unmade(launch.boot)
-            _refuse_taken_port(action.guest, launch, taken)
-            self.fetch(action.guest, launch)
-            switch.arm(action.guest, launch, self._origin, Held.by(self._known))
+            return self._preparation.arm(action.guest, launch, taken, Held.by(self._known))
         except (Error, OSError) as error:
             self.unprepared[action.guest] = launch.boot.digest
             self._fault(action.guest, error)
             return None
-        return switch
-
-    def fetch(self, guest: str, launch: Launch) -> None:
-        """Have the images of a state in the store: if need be, from their blobs in the history.
-
-        Raises RepositoryError where one is in neither, and what `Store.add` raises.
-        """
-        where = launch.provenance
-        if not self._store.path(launch.boot.image).exists():
-            self._store.add(self._blob(guest, launch, launch.boot.image, where.path, where.blob))
-        for disk, (path, oid) in where.disks.items():
-            if not self._store.path(disk).exists():
-                self._store.add_disk(self._blob(guest, launch, disk, path, oid))
-
-    def _blob(self, guest: str, launch: Launch, image: str, path: str, oid: str) -> Blob:
-        try:
-            return self._repository.blob(path, oid)
-        except RepositoryError:
-            raise RepositoryError(
-                f"{guest}: image {short(image)} is gone: it is not stored any more, "
-                f"nor does the repository have {path} of commit {short(launch.provenance.commit)}",
-                f"what runs goes on running; mirage-hooks history {guest} lists other states",
-            ) from None
 
     def _end(
         self,
@@ -211,14 +151,11 @@ class Execution:
 
     def _abandon_blocked(self, armed: list[Switch], live: dict[str, Running]) -> list[Switch]:
         """Give up, before anything is touched, what needs what a guest that stays has."""
-        moving = {switch.generation.guest for switch in armed}
+        moving = [switch.generation for switch in armed]
         free = []
         for switch in armed:
-            staying = [pair for name, pair in live.items() if name not in moving]
-            blocked = ((_contested(pair, switch), pair[0].guest) for pair in staying)
-            if wanted := next((one for one in blocked if one[0]), None):
-                what, holder = wanted
-                text = f"{switch.generation.guest}: {what} is still that of {holder}"
+            if wanted := succession.blocked(switch.generation, moving, live):
+                text = f"{switch.generation.guest}: {wanted}"
                 switch.abandon(text)
                 self.unprepared[switch.generation.guest] = switch.generation.digest
                 self._fault(switch.generation.guest, HostError(text))
@@ -226,24 +163,29 @@ class Execution:
                 free.append(switch)
         return free
 
-    def _switch(self, moving: dict[str, Running | None], switch: Switch) -> None:
-        """Fire one guest and judge it. What goes wrong is left to `make_good`.
-
-        It replaces its own live generation, and ends that of any other guest that is moving too and
-        has its port: two guests may exchange theirs.
-        """
-        guest = switch.generation.guest
+    def _switch(
+        self, moving: Sequence[Generation], live: Mapping[str, Running], switch: Switch
+    ) -> None:
+        """Fire one guest and judge it. What goes wrong is left to `make_good`."""
+        if self._is_kept_by_its_domain(switch):
+            return
         try:
-            switch.fire(
-                [
-                    pair
-                    for name, pair in moving.items()
-                    if pair is not None and (name == guest or _contested(pair, switch))
-                ]
-            )
+            switch.fire(tuple(succession.predecessors(switch.generation, moving, live)))
             switch.judge()
         except (Error, OSError) as error:
-            self._fault(guest, error)
+            self._fault(switch.generation.guest, error)
+
+    def _is_kept_by_its_domain(self, switch: Switch) -> bool:
+        """End the domain of a guest adrift where no other domain does; whether that cannot be."""
+        guest, target = switch.generation.guest, switch.generation.boot.target
+        known = self._known.get(guest)
+        if known is None or not known.adrift or targets.named(target).outside:
+            return False
+        if self.leave_no_domain(guest):
+            return False
+        switch.abandon(self.faults[guest].message)
+        self.unprepared[guest] = switch.generation.digest
+        return True
 
     def stop(self, action: Action) -> bool:
         """Stop a guest that runs, and record it; return whether nothing of it is left."""
@@ -336,25 +278,6 @@ def _pids(running: Iterable[Running]) -> frozenset[int]:
     return sockets.families(tenders)
 
 
-def _contested(running: Running, switch: Switch) -> str:
-    """Return what a running generation has that a new one is to have, "" for nothing."""
-    old, new = running[0], switch.generation
-    held = network.endpoints(old.boot)
-    for endpoint in network.endpoints(new.boot):
-        if any(endpoint.overlaps(other) for other in held):
-            return f"port {endpoint.port}"
-    return binding.contested((old.guest, old.boot), (new.guest, new.boot))
-
-
-def _refuse_taken_port(guest: str, launch: Launch, listening: Listening) -> None:
-    if found := sockets.taken(network.endpoints(launch.boot), listening):
-        endpoint, process = found
-        raise HostError(
-            f"{guest}: {endpoint} is in use by {process}",
-            "end it, or give the guest another port; what runs goes on running",
-        )
-
-
 def _in_order(armed: Iterable[Switch], startup: Mapping[str, int]) -> list[list[Switch]]:
     """Return what is switched side by side, one list after the other: lower places first."""
     batches = defaultdict(list)
@@ -365,4 +288,6 @@ def _in_order(armed: Iterable[Switch], startup: Mapping[str, int]) -> list[list[
 
 def _side_by_side(do: Callable[[T], R], over: Iterable[T]) -> list[R]:
     with ThreadPoolExecutor(_SIDE_BY_SIDE) as pool:
-        return list(pool.map(do, over))
+        # What holds here holds in the threads: that nothing is fetched, say.
+        doing = [pool.submit(copy_context().run, do, one) for one in over]
+        return [one.result() for one in doing]

@@ -186,9 +186,7 @@ def _boot(guest: Guest, bound: Host, installation: str) -> Boot:
     )
 
 
-def _prepare(
-    guest: Guest, images: _Images, commit: str, store: Store, boot: Boot
-) -> Desired:
+def _prepare(guest: Guest, images: _Images, commit: str, store: Store, boot: Boot) -> Desired:
     """Return a guest with its images, which `boot` does not name yet. Raises Error."""
     found, disks = images
     stored = store.add(found.blob)

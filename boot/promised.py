@@ -55,7 +55,7 @@ def have(repo: git.Repo, path: str, oid: str) -> None:
 
 
 def bring(repo: git.Repo, wanted: Mapping[str, str]) -> dict[str, Error]:
-    """Fetch what is not here of some objects, given by id with paths they are found at: all at once.
+    """Fetch what is not here of some objects, given with the paths they are found at: all at once.
 
     Returns what could not be had, and why. In a clone that is not partial nothing is looked for:
     what is missing there is for git to tell.

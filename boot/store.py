@@ -88,7 +88,7 @@ class Store:
         """Whether `add_disk` would read a blob, rather than know what comes of it."""
         return self._reads(blob, self._disk_entry(blob.oid), Contents)
 
-    def _reads(self, blob: Blob, entry: Path, kind: type[Contents]) -> bool:
+    def _reads(self, blob: Blob, entry: Path, kind: type[Stored]) -> bool:
         try:
             self._refuse_again(blob, entry)
         except ImageError:

@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Container, Iterable
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -40,6 +40,7 @@ from mirage_hooks.boot.plan import Launch
 from mirage_hooks.boot.record import State
 from mirage_hooks.boot.secrets import Vault
 from mirage_hooks.boot.store import Store
+from mirage_hooks.boot.succession import Predecessor
 from mirage_hooks.boot.survey import how_lost
 from mirage_hooks.boot.targets import mirage
 from mirage_hooks.boot.targets.tenders import PATH
@@ -129,7 +130,7 @@ class Switch:
                 network={name: getattr(record, name) for name in record.__struct_fields__},
             )
 
-    def fire(self, replaced: list[tuple[Generation, MonitorState]]) -> None:
+    def fire(self, replaced: Sequence[Predecessor]) -> None:
         """Boot the guest, once the generations it replaces have ended. Raises HostError.
 
         One of another guest may be among them, that has this one's port and is replaced, too.
@@ -137,8 +138,8 @@ class Switch:
         assert self._monitor is not None  # noqa: S101 - armed before
         self._become(Phase.FIRED)
         number = self.generation.number
-        own = [pair for pair in replaced if pair[0].guest == self.generation.guest]
-        instead = " and ".join(str(old.number) for old, _ in own)
+        own = [one for one in replaced if one.generation.guest == self.generation.guest]
+        instead = " and ".join(str(one.generation.number) for one in own)
         self._journal.event(
             "guest.fired",
             f"{self.generation.guest}: generation {number} boots"
@@ -147,17 +148,16 @@ class Switch:
         )
         replaced_by = f"replaced by generation {number}"
         ended = [
-            old.end(replaced_by if monitor.monitor.alive else how_lost(monitor))
-            for old, monitor in own
+            one.generation.end(replaced_by if one.monitor.monitor.alive else how_lost(one.monitor))
+            for one in own
         ]
         try:
             after = [
-                {**control.state_to(monitor), "make_way": self._sees_to(old)}
-                for old, monitor in replaced
+                {**control.state_to(one.monitor), "make_way": one.make_way} for one in replaced
             ]
             self._monitor.send({"do": "fire", "after": after})
             limit = fire_seconds(self.generation.boot)
-            limit += sum(monitor.grace for _, monitor in replaced)
+            limit += sum(one.monitor.grace for one in replaced)
             while (phase := self._monitor.receive(limit)["phase"]) == "switching":
                 if self._watch is not None:
                     self._watch.open()
@@ -171,12 +171,6 @@ class Switch:
             ) from None
         for old in ended:
             self._state.save(old)
-
-    def _sees_to(self, old: Generation) -> bool:
-        """Whether our tender takes away what a generation that it replaces has left."""
-        own, theirs = self.generation, old
-        both = own.boot.target == theirs.boot.target and own.guest == theirs.guest
-        return both and targets.named(own.boot.target).outside
 
     def judge(self) -> Verdict:
         """Try the check; record and log the verdict; leave the guest to its monitor."""

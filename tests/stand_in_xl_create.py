@@ -4,7 +4,9 @@ The words are those of Xen 4.17 (`tests/xen/inside/test_recorder.py`).
 """
 
 import ast
+import os
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 
 import stand_in_xen
@@ -73,8 +75,26 @@ def make(folder: Folder, xen: Xen, config: dict[str, Value], *, concluding: bool
             )
             # Once when it is brought up, and once when it is taken down.
             raise _libxl(domid, script, not_added, script)
+    for path, writes in _disks(config):
+        for other in xen.domains:
+            if any(path == theirs and (writes or wrote) for theirs, wrote in _disks(other.config)):
+                raise _libxl(
+                    domid,
+                    "libxl_device.c:1337:device_hotplug_child_death_cb: script: File"
+                    f" {path} is loopback-mounted through /dev/loop0,\nwhich is mounted in a guest"
+                    " domain,\nand so cannot be mounted now.",
+                    "libxl_create.c:1862:domcreate_launch_dm: Domain {}:unable to add disk devices",
+                )
     made = Domain(domid, name, _identity(config), memory, config)
     return stand_in_xen.create(folder, xen, made, concluding=concluding)
+
+
+def _disks(config: dict[str, Value]) -> Iterator[tuple[str, bool]]:
+    """Yield the files behind a domain's disks, and whether it may write to each."""
+    disks = config.get("disk")
+    for disk in disks if isinstance(disks, list) else []:
+        how, _, path = str(disk).rpartition(",target=")
+        yield os.path.realpath(path), "access=rw" in how
 
 
 def half_made(xen: Xen, config: dict[str, Value]) -> Domain:

@@ -203,6 +203,39 @@ def test_a_guest_that_has_no_domain_just_now_may_have_one_when_it_is_replaced(ne
     assert others == Others((str(domains.identity(net.state, live)),), ())
 
 
+def be_no_domain(net: NetSite) -> None:
+    """Commit the guest for another target, at the same address."""
+    net.target = "spt"
+    net.publish(image=net.built.image("spt", "two").read_bytes())
+
+
+def test_a_domain_that_a_killed_monitor_left_ends_before_what_is_none_runs(net: NetSite) -> None:
+    be_adrift(net)
+    be_no_domain(net)
+    stand_in_xl.fail(net.xen, destroy={"seconds": 2})
+    pull = net.host.popen("git", "pull", console=net.clone.parent / "pull", cwd=net.clone)
+    there = True
+    while there:
+        new = net.state.monitor_of("www", 2)
+        there = bool(net.domains())
+        assert not there or new is None or new.started is None
+    assert (pull.wait(60), net.page()) == (0, "two")
+
+
+def test_a_domain_that_a_killed_monitor_left_and_cannot_be_destroyed_serves_on(
+    net: NetSite,
+) -> None:
+    be_adrift(net)
+    be_no_domain(net)
+    stand_in_xl.fail(net.xen, destroy={"code": 1, "says": "no"})
+    deploys = [net.pull(), net.command("deploy", check=False)]
+    assert ["www: xl destroy" in done.stderr for done in deploys] == [True, True]
+    assert (deploys[1].returncode, net.page(), net.outcomes()[1:]) == (6, "one", ["abandoned"] * 2)
+    (net.xen / "faults.json").unlink()
+    net.command("deploy")
+    assert (net.domains(), net.page()) == ({}, "two")
+
+
 def test_nothing_that_a_killed_monitor_left_outlives_an_uninstall(net: NetSite) -> None:
     be_adrift(net)
     assert "domain www: destroyed" in net.command("uninstall", "--yes").stdout
@@ -333,10 +366,12 @@ def test_the_time_of_a_check_begins_once_a_domain_that_is_made_late_runs(net: Ne
     net.tell_host(volumes={"data": {"path": str(disk)}})
     net.tables = '[guest.www.block.xvda]\nvolume = "data"'
     net.check = 'http = "http://10.0.0.2/"\nwithin = "2s"'
+    net.publish("one")
+    net.pull()
     net.publish("two")
     stand_in_xl.fail(net.xen, create={"seconds": 3})
     pull = net.pull()
-    assert (net.page(), net.outcomes()) == ("two", ["healthy"]), pull.stderr
+    assert (net.page(), net.outcomes()) == ("two", ["ended", "healthy"]), pull.stderr
     assert "observed 10.0.0.2" in pull.stderr
 
 

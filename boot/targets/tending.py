@@ -27,10 +27,13 @@ class Others(NamedTuple):
     """The uuids of domains that end for a new one: what stands still by then, and what serves on.
 
     A domain of ours serves on where its tender was killed, one to be adopted as it has no tender.
+    `torn` says that one which is there, of any guest, has a volume of the new one's, and that
+    either writes to it: Xen makes no such two.
     """
 
     own: tuple[str, ...] = ()
     adopted: tuple[str, ...] = ()
+    torn: bool = False
 
 
 NO_OTHERS = Others()

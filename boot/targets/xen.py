@@ -7,11 +7,12 @@ from typing import cast
 
 import msgspec
 
-from mirage_hooks.boot import domain, xlsyntax
+from mirage_hooks.boot import xlsyntax
 from mirage_hooks.boot.errors import ConfigError, ImageError
 from mirage_hooks.boot.guest import Boot, Guest, XenMode
 from mirage_hooks.boot.host import Tenders
 from mirage_hooks.boot.image import Image
+from mirage_hooks.boot.order import Order
 from mirage_hooks.boot.targets import mirage, tenders
 from mirage_hooks.boot.targets.tenders import Program
 from mirage_hooks.boot.targets.tending import Start, Tending, refuse_memory
@@ -83,7 +84,7 @@ class Xen:
         name = boot.domain.called(start.name)
         temporary = f"{name}.{start.generation}"
         identity = str(identify(start.alias))
-        order = domain.Order(
+        order = Order(
             xl=[start.tending.path, *start.tending.options],
             name=name,
             temporary=temporary,
@@ -91,11 +92,11 @@ class Xen:
             file=start.file,
             config=config(boot, start, temporary, identity),
             memory=boot.memory,
-            alone=any(not volume.readonly for volume in boot.volumes.values()),
+            alone=start.others.torn,
             replaces=list(start.others.own),
             adopts=list(start.others.adopted),
         )
-        return sys.executable, [sys.executable, *_TENDER, domain.argument(order)]
+        return sys.executable, [sys.executable, *_TENDER, order.argument]
 
 
 def identify(alias: str) -> uuid.UUID:

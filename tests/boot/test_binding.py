@@ -355,6 +355,13 @@ def test_one_volume_by_two_paths_is_one(tmp_path: Path) -> None:
     assert binding.contested(("a", one), ("b", other)) == f"volume {tmp_path / 'data'}"
 
 
+@pytest.mark.parametrize("readonly", [(False, False), (False, True), (True, False), (True, True)])
+def test_a_volume_is_torn_where_one_of_two_writes_it(readonly: tuple[bool, bool]) -> None:
+    one, other = (with_volume("/srv/data.img", each) for each in readonly)
+    assert binding.torn(one, other) == (readonly != (True, True))
+    assert not binding.torn(one, with_volume("/srv/logs.img", readonly[1]))
+
+
 def test_a_guest_cannot_have_one_volume_twice() -> None:
     volume = Volume("/srv/data.img")
     boot = Boot(target="hvt", image="i", volumes={"one": volume, "two": volume})

@@ -15,8 +15,8 @@ import pytest
 
 import stand_in_xen
 import stand_in_xl
-from mirage_hooks.boot import control, domain
-from mirage_hooks.boot.domain import Order
+from mirage_hooks.boot import control
+from mirage_hooks.boot.order import Order
 from mirage_hooks.boot.xl import Xl, kill, parse_list
 from stand_in_xen import Folder
 from support import free_port, get, wait_for
@@ -35,7 +35,7 @@ class Tended:
             os.dup2(theirs.fileno(), control.TRIGGER)
 
         self.process = subprocess.Popen(
-            [sys.executable, "-I", "-m", "mirage_hooks.boot.domain", domain.argument(order)],
+            [sys.executable, "-I", "-m", "mirage_hooks.boot.domain", order.argument],
             stdout=subprocess.PIPE,
             text=True,
             close_fds=False,
@@ -237,6 +237,20 @@ def test_of_two_domains_that_are_armed_at_once_one_waits_where_there_is_memory_f
     tenders[first].ends()
     tenders[second].go.send(b"!")
     wait_for(lambda: get(port_of(orders[second])) == "one", 20)
+
+
+def test_memory_that_another_guests_domain_is_about_to_give_back_is_waited_for(
+    xen: Xl, order: Order, tend: Tend
+) -> None:
+    one, other = (beside(order, number, 1500) for number in (8, 9))
+    ending = tend(one)
+    assert ending.is_armed()
+    tender = tend(other)
+    assert tender.is_armed()
+    stand_in_xl.fail(Path(xen.command[0]).parent, destroy={"seconds": 2})
+    ending.go.close()
+    tender.go.send(b"!")
+    wait_for(lambda: get(port_of(other)) == "one", 20)
 
 
 def test_memory_that_nobody_gives_back_is_not_waited_for(order: Order, tend: Tend) -> None:

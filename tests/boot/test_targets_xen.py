@@ -129,6 +129,14 @@ def test_a_domain_waits_by_another_name_than_it_runs_by() -> None:
     assert (told["name"], told["temporary"]) == ("mort", "mort.7")
 
 
+def test_a_domain_waits_for_the_end_of_one_whose_volume_would_be_torn() -> None:
+    booted = boot(guest(), PV)
+    told = [
+        order(booted, replace(START, others=Others(torn=torn)))["alone"] for torn in (False, True)
+    ]
+    assert told == [False, True]
+
+
 def test_xl_is_started_by_what_the_host_says() -> None:
     assert order(boot(guest(), PV))["xl"] == ["/usr/bin/sudo", "-n", "/usr/sbin/xl"]
 

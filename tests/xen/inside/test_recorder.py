@@ -16,6 +16,9 @@ pytestmark = in_dom0
 NAME = "recorded"
 UUID = "11111111-2222-3333-4444-555555555555"
 WAITS = "extra = 'delay=10000000'"
+# A file that is there, by its path.
+VOLUME = Path("/var/tmp/recorded.img")
+DISK = f"disk = ['format=raw,vdev=xvda,access={{}},target={VOLUME}']"
 
 # What is added to each configuration that the script names.
 CONFIGS = {
@@ -27,6 +30,9 @@ CONFIGS = {
     "large": "name = 'other'\nmemory = 9000",
     "bridgeless": "name = 'other'\nvif = ['bridge=nobridge']",
     "broken": "vif = ['bridge=",
+    "writer": "name = 'writer'\n" + DISK.format("rw"),
+    "reader": "name = 'reader'\n" + DISK.format("ro"),
+    "other-reader": "name = 'other-reader'\n" + DISK.format("ro"),
 }
 
 # What both are asked, in this order; {domid} is the number of the domain that was created last.
@@ -80,6 +86,14 @@ SCRIPT = (
     f"xenstore-read /vm/{UUID}/name",
     "xl create -q unknown",
     "xl destroy unknown",
+    "xl create -p writer",
+    "xl create -q reader",
+    "xl destroy writer",
+    "xl create -p reader",
+    "xl create -q writer",
+    "xl create -p other-reader",
+    "xl destroy reader",
+    "xl destroy other-reader",
     "xl list",
 )
 
@@ -142,6 +156,7 @@ class Side:
             (r"     ------", "     -b----"),
             (r"near `[^']*'", "near `...'"),
             (r"broken:\d+", "broken:LINE"),
+            (r"/dev/loop\d+", "/dev/loopNUMBER"),
             (r"^Usage: .*(?:\n.*)*", ""),
             (r"^This can only be done .*\n+", ""),
             # Processes of hotplug scripts have numbers, too.
@@ -158,12 +173,14 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[tuple[Said, 
     tools = folder / "tools"
     tools.mkdir()
     stand_in_xl.installed(tools)
+    VOLUME.write_bytes(bytes(4096))
     real = Side(None, GUESTS / "web.xen", folder / "real")
     stand_in = Side(tools, GUESTS / "stand-in.xen", folder / "stand-in")
     try:
         yield list(zip(real.play(), stand_in.play(), strict=True))
     finally:
         stand_in_xl.leave(tools)
+        VOLUME.unlink()
 
 
 @pytest.mark.parametrize("place", range(len(SCRIPT)), ids=SCRIPT)

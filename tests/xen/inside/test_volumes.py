@@ -1,0 +1,64 @@
+"""Volumes on a real Xen, whose hotplug script refuses a disk that would be torn."""
+
+import tomllib
+from functools import partial
+from pathlib import Path
+
+import pytest
+import tomlkit
+
+from in_dom0 import in_dom0
+from practice import SECONDS, Practice
+from support import get, wait_for
+
+pytestmark = in_dom0
+
+# The guests, by the last number of their addresses.
+NUMBERS = {"one": 57, "other": 58}
+GUEST = """\
+[guest.{name}]
+target = "xen"
+image = "{image}"
+[guest.{name}.network.net0]
+network = "public"
+address = "10.0.0.{number}/24"
+"""
+DISK = '[guest.{name}.block.xvda]\nvolume = "data"\nreadonly = {readonly}\n'
+
+
+@pytest.fixture
+def site(mort_io: Practice, tmp_path: Path) -> Practice:
+    """A clone on a host with a network and a volume; its repository has no guests yet."""
+    volume = tmp_path / "data.img"
+    volume.write_bytes(bytes(1 << 20))
+    mort_io.command("install")
+    host = tomllib.loads(mort_io.state.host_file.read_text())
+    host["networks"] = {"public": {"bridge": "xenbr0"}}
+    host["volumes"] = {"data": {"path": str(volume)}}
+    mort_io.state.host_file.write_text(tomlkit.dumps(host))
+    return mort_io
+
+
+def bring(site: Practice, holder: str, *, readonly: bool = False) -> None:
+    """Pull two guests of which one has the volume; all is as it should be then."""
+    guests = [
+        GUEST.format(name=name, image=site.image, number=number) for name, number in NUMBERS.items()
+    ]
+    disk = DISK.format(name=holder, readonly=str(readonly).lower())
+    (site.upstream / "mirage-hooks.toml").write_text("".join([*guests, disk]))
+    site.publish("unused")
+    said = site.pull()
+    assert "not as it should be" not in said, said
+    for number in NUMBERS.values():
+        wait_for(partial(_answers, f"10.0.0.{number}"), SECONDS)
+
+
+def _answers(address: str) -> bool:
+    return get(80, address=address) is not None
+
+
+def test_a_volume_is_read_that_was_written_and_moves_to_another_guest(site: Practice) -> None:
+    bring(site, "one")
+    bring(site, "one", readonly=True)
+    bring(site, "other")
+    assert site.command("deploy").count("not as it should be") == 0
