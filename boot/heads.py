@@ -7,6 +7,8 @@ import re
 import secrets
 
 from mirage_hooks.boot import bounded, filtering, pins
+from mirage_hooks.boot.errors import RepositoryError
+from mirage_hooks.boot.fetching import without_secrets
 from mirage_hooks.boot.repository import Repository
 
 # Somebody may wait for the deploy that asks.
@@ -19,22 +21,34 @@ def ask(repository: Repository, remote: str) -> frozenset[str] | None:
     """Return the commits of a remote's branches; None where it is this very repository.
 
     By whatever way it leads back here, it shows a ref that is here for the moment, of a name that
-    nobody else has. Raises RepositoryError where it is away. The caller holds the lock.
+    nobody else has. Raises RepositoryError where it is away, or where such a ref is hidden here.
+    The caller holds the lock.
     """
     mark = f"{pins.ASKING}/{secrets.token_hex(16)}"
     repository.update_refs([f"create {mark} {repository.refs('refs/heads')[0]}"])
     try:
-        code, said = bounded.git(
-            repository.name,
-            *("ls-remote", "--", remote),
-            seconds=_SECONDS,
-            environment={**bounded.SILENT, "GIT_DIR": str(repository.git.git_dir)},
-        )
+        ours, theirs = (_refs(repository, one) for one in (str(repository.common_dir), remote))
     finally:  # of those who were killed before, too
         repository.update_refs([f"delete {ref}" for ref in repository.refs(pins.ASKING)])
+    if mark not in ours:
+        raise RepositoryError(
+            f"{repository.name} hides {pins.ASKING}: it cannot be told whether "
+            f"{without_secrets(remote)} leads back here",
+            f"git config --add transfer.hideRefs '!{pins.ASKING}'",
+        )
+    if mark in theirs:
+        return None
+    return frozenset(oid for ref, oid in theirs.items() if ref.startswith("refs/heads/"))
+
+
+def _refs(repository: Repository, remote: str) -> dict[str, str]:
+    """Return what the refs that a remote shows point to. Raises RepositoryError."""
+    code, said = bounded.git(
+        repository.name,
+        *("ls-remote", "--", remote),
+        seconds=_SECONDS,
+        environment={**bounded.SILENT, "GIT_DIR": str(repository.git.git_dir)},
+    )
     if code:
         raise filtering.unreachable(remote, code, said, _SECONDS)
-    refs = {ref: oid for oid, ref in _LINE.findall(said)}
-    if mark in refs:
-        return None
-    return frozenset(oid for ref, oid in refs.items() if ref.startswith("refs/heads/"))
+    return {ref: oid for oid, ref in _LINE.findall(said)}

@@ -40,14 +40,15 @@ def promise(repository: Repository, remote: str) -> None:
     That makes a partial clone of it. Raises ConfigError where the remote is this very repository,
     RepositoryError where it is away, or cannot leave blobs out.
     """
+    where = fetching.without_secrets(remote)
     if heads.ask(repository, remote) is None:
         raise ConfigError(
-            f"{remote} is this very repository: nobody else has the old images",
+            f"{where} is this very repository: nobody else has the old images",
             "name another: git branch --set-upstream-to REMOTE/BRANCH",
         )
     if not filtering.is_offered(repository.name, remote):
         raise RepositoryError(
-            f"{remote} does not filter what it sends: what is dropped here could not be had again",
+            f"{where} does not filter what it sends: what is dropped here could not be had again",
             "there, git config uploadpack.allowFilter true lets it",
         )
     whole = repository.config_values(f"remote.{remote}.promisor") != ["true"]

@@ -61,6 +61,16 @@ def test_pins_are_hidden_and_what_asks_is_not(clone: Repository) -> None:
     assert heads.ask(clone, "origin") is None
 
 
+def test_where_what_asks_is_hidden_too_nothing_can_be_told(clone: Repository) -> None:
+    clone.add_config("transfer.hideRefs", "refs")
+    clone.add_config("transfer.hideRefs", "!refs/heads")
+    with pytest.raises(RepositoryError, match="hides refs/mirage-hooks-asking") as error:
+        heads.ask(clone, "origin")
+    assert error.value.hint == "git config --add transfer.hideRefs '!refs/mirage-hooks-asking'"
+    clone.add_config("transfer.hideRefs", "!refs/mirage-hooks-asking")
+    assert heads.ask(clone, "origin") is not None
+
+
 def test_nothing_is_left_of_it_nor_of_one_that_was_killed(clone: Repository) -> None:
     clone.update_refs(["create refs/mirage-hooks-asking/killed HEAD"])
     heads.ask(clone, "origin")
