@@ -101,8 +101,8 @@ def _refuse_torn(xen: Xen, config: dict[str, Value], domid: int) -> None:
 
 def _disks(config: dict[str, Value]) -> Iterator[tuple[str, bool]]:
     """Yield the files behind a domain's disks, and whether it may write to each."""
-    for disk in config.get("disk") or []:
-        how, _, path = str(disk).rpartition(",target=")
+    for disk in stand_in_xen.texts(config.get("disk")):
+        how, _, path = disk.rpartition(",target=")
         yield os.path.realpath(path), "access=rw" in how
 
 

@@ -58,8 +58,8 @@ def bring(site: Practice, holder: str, *, readonly: bool = False) -> None:
     site.publish("unused")
     said = site.pull()
     assert "not as it should be" not in said, said
-    for number in NUMBERS.values():
-        wait_for(lambda at=number: get(80, address=f"10.0.0.{at}") is not None, SECONDS)
+    addresses = [f"10.0.0.{number}" for number in NUMBERS.values()]
+    wait_for(lambda: None not in [get(80, address=one) for one in addresses], SECONDS)
 
 
 def test_a_volume_is_read_that_was_written_and_moves_to_another_guest(site: Practice) -> None:
