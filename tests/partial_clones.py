@@ -1,6 +1,7 @@
 """What tests of partial clones share: an upstream that filters, and what a clone lacks."""
 
 import shutil
+from pathlib import Path
 
 from support import COMMAND, Site, run
 
@@ -36,3 +37,12 @@ def fetched(site: Site) -> list[int]:
     """Return which of the upstream's images are in the clone, counted from 0."""
     objects = here(site)
     return [at for at, oid in enumerate(images(site)) if oid in objects]
+
+
+def log_asking(site: Site) -> Path:
+    """Return a file that has a line for each time that the clone asks the upstream from now on."""
+    log, program = (site.clone.with_name(name) for name in ("asked", "upload-pack"))
+    program.write_text(f'#!/bin/sh\necho asked >>"{log}"\nexec git-upload-pack "$@"\n')
+    program.chmod(0o755)
+    site.git("config", "remote.origin.uploadpack", str(program))
+    return log

@@ -181,10 +181,11 @@ def options(described: str) -> dict[str, str]:
 
 def bridges(config: dict[str, Value]) -> list[str]:
     """Return the bridge of each vif."""
-    return [options(vif).get("bridge", "xenbr0") for vif in _texts(config.get("vif"))]
+    return [options(vif).get("bridge", "xenbr0") for vif in texts(config.get("vif"))]
 
 
-def _texts(value: Value | None) -> list[str]:
+def texts(value: Value | None) -> list[str]:
+    """Return the words of a list, none where that is not set."""
     return value if isinstance(value, list) else []
 
 
@@ -215,7 +216,7 @@ def _arguments(domain: Domain) -> list[str]:
     """Return what the guest is told: MirageOS's form, whatever form `extra` has."""
     words = [word for word in str(domain.config.get("extra", "")).split() if word != OBEDIENT]
     told = [word if word.startswith("-") else f"--{word}" for word in words]
-    for vif, described in zip(domain.vifs, _texts(domain.config.get("vif")), strict=True):
+    for vif, described in zip(domain.vifs, texts(domain.config.get("vif")), strict=True):
         mac = options(described).get("mac")
         told += [f"--interface={vif}", *([f"--mac={mac}"] if mac else [])]
     return told
@@ -257,7 +258,7 @@ def create(folder: Folder, xen: Xen, domain: Domain, *, concluding: bool = True)
 
     Its keeper concludes it where nobody else is there to: `xl create -F` is.
     """
-    vifs = enumerate(_texts(domain.config.get("vif")))
+    vifs = enumerate(texts(domain.config.get("vif")))
     domain.vifs = [_vif(domain.domid, *each) for each in vifs]
     _boot(folder, domain, concluding=concluding)
     xen.domains.append(domain)

@@ -1,4 +1,4 @@
-"""Volumes of guests in Xen domains, with a stand-in for xl: it refuses one that would be torn."""
+"""Volumes of guests in Xen domains, with a stand-in for xl: it refuses what would be torn."""
 
 from pathlib import Path
 

@@ -28,7 +28,7 @@ class Others(NamedTuple):
 
     A domain of ours serves on where its tender was killed, one to be adopted as it has no tender.
     `torn` says that one which is there, of any guest, has a volume of the new one's, and that
-    either writes to it: Xen makes no such two.
+    either writes to it: Xen makes no such two, at least of block devices.
     """
 
     own: tuple[str, ...] = ()

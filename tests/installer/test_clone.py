@@ -18,9 +18,9 @@ import pytest
 from mirage_hooks.boot import promised, slim
 from mirage_hooks.boot.errors import ConfigError, HostError, RepositoryError
 from mirage_hooks.boot.repository import Repository
-from partial_clones import clone_small, fetched, here, images, let_filter
+from partial_clones import clone_small, fetched, here, images, let_filter, log_asking
 from polling import rewrite_upstream
-from support import COMMAND, Site, run, wait_for
+from support import COMMAND, Site, free_port, run, wait_for
 
 REFUSED, IN_THE_WAY = RepositoryError.exit_code, HostError.exit_code
 
@@ -358,6 +358,54 @@ def test_a_server_that_never_answers_is_given_up_in_time(
         repository.blob("www.unix", images(small)[0])
 
 
+def test_a_page_where_the_repository_was_is_asked_once(small: Site) -> None:
+    """Left to itself git would fetch what it lacks to fetch what it lacks, without end."""
+    small.install()
+    with serving(Page) as address:
+        small.git("remote", "set-url", "origin", f"{address}/images")
+        done = small.command("deploy", check=False)
+    assert (done.returncode, "cannot be fetched" in done.stderr) == (IN_THE_WAY, True)
+
+
+def test_images_of_several_guests_come_at_once(small: Site) -> None:
+    shutil.copy(small.compiled("other"), small.upstream / "other.unix")
+    manifest = small.upstream / "mirage-hooks.toml"
+    args = f'args = ["--ipv4=127.0.0.1/8", "--port={free_port()}"]'
+    table = f'[guest.other]\ntarget = "unix"\nimage = "other.unix"\n{args}\n'
+    manifest.write_text(manifest.read_text() + table)
+    small.commit("another guest")
+    small.pull("-q")
+    small.install()
+    asked = log_asking(small)
+    small.command("deploy")
+    assert fetched(small) == [2, 3]
+    assert len(asked.read_text().splitlines()) == 1
+
+
+@pytest.fixture
+def unfetched(running: Site, hanging: int) -> Site:
+    """Two images were run, a third is to be, and its server does not answer any more."""
+    running.publish("four")
+    running.pull()
+    running.publish("five")
+    running.git("-c", "core.hooksPath=/dev/null", "pull", "-q")
+    running.git("remote", "set-url", "origin", f"git://127.0.0.1:{hanging}/upstream")
+    return running
+
+
+def test_a_booted_host_waits_for_no_server(unfetched: Site) -> None:
+    unfetched.monitor().monitor.kill()
+    wait_for(lambda: unfetched.page() is None)
+    done = unfetched.command("up", check=False)
+    assert (unfetched.page(), done.returncode) == ("four", IN_THE_WAY)
+    assert "`mirage-hooks deploy` fetches it" in done.stderr
+
+
+def test_a_rollback_waits_for_no_image_but_its_own(unfetched: Site) -> None:
+    unfetched.command("rollback", "www")
+    assert unfetched.page() == "three"
+
+
 # Ways to it.
 
 
@@ -442,6 +490,15 @@ def test_a_server_that_gives_nothing_by_its_id_is_said_and_serves(site: Site, ss
 
 
 # Refused.
+
+
+class Page(Files):
+    """A page, wherever one looks."""
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(b"<h1>Sign in</h1>")
 
 
 class AsksForPassword(Files):

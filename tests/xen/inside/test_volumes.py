@@ -1,7 +1,7 @@
-"""Volumes on a real Xen, whose hotplug script refuses a disk that would be torn."""
+"""Volumes on a real Xen, whose hotplug script refuses a block device that would be torn."""
 
 import tomllib
-from functools import partial
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -9,7 +9,7 @@ import tomlkit
 
 from in_dom0 import in_dom0
 from practice import SECONDS, Practice
-from support import get, wait_for
+from support import get, run, wait_for
 
 pytestmark = in_dom0
 
@@ -27,14 +27,23 @@ DISK = '[guest.{name}.block.xvda]\nvolume = "data"\nreadonly = {readonly}\n'
 
 
 @pytest.fixture
-def site(mort_io: Practice, tmp_path: Path) -> Practice:
-    """A clone on a host with a network and a volume; its repository has no guests yet."""
-    volume = tmp_path / "data.img"
-    volume.write_bytes(bytes(1 << 20))
+def volume(tmp_path: Path) -> Iterator[str]:
+    """A block device of the host's."""
+    file = tmp_path / "data.img"
+    file.write_bytes(bytes(1 << 20))
+    device = run("losetup", "--find", "--show", file, cwd=tmp_path).stdout.strip()
+    yield device
+    run("losetup", "--detach", device, cwd=tmp_path)
+
+
+@pytest.fixture
+def site(volume: str, mort_io: Practice) -> Practice:
+    """A clone on a host with a network and a volume; its manifest is still to come."""
     mort_io.command("install")
     host = tomllib.loads(mort_io.state.host_file.read_text())
+    host.pop("guest")
     host["networks"] = {"public": {"bridge": "xenbr0"}}
-    host["volumes"] = {"data": {"path": str(volume)}}
+    host["volumes"] = {"data": {"path": volume}}
     mort_io.state.host_file.write_text(tomlkit.dumps(host))
     return mort_io
 
@@ -49,12 +58,8 @@ def bring(site: Practice, holder: str, *, readonly: bool = False) -> None:
     site.publish("unused")
     said = site.pull()
     assert "not as it should be" not in said, said
-    for number in NUMBERS.values():
-        wait_for(partial(_answers, f"10.0.0.{number}"), SECONDS)
-
-
-def _answers(address: str) -> bool:
-    return get(80, address=address) is not None
+    addresses = [f"10.0.0.{number}" for number in NUMBERS.values()]
+    wait_for(lambda: None not in [get(80, address=one) for one in addresses], SECONDS)
 
 
 def test_a_volume_is_read_that_was_written_and_moves_to_another_guest(site: Practice) -> None:
