@@ -24,7 +24,7 @@ demo: $(READY)
 	@$(VENV)/bin/python contrib/demo.py
 
 test: $(READY)
-	$(VENV)/bin/pytest --numprocesses auto $(PYTEST)
+	$(VENV)/bin/pytest --numprocesses auto --dist worksteal $(PYTEST)
 
 test-systemd: $(READY)
 	TEST_SYSTEMD=1 $(VENV)/bin/pytest -m systemd
