@@ -1,10 +1,12 @@
 """Fixtures: a repository with an upstream, and a host that is left as it was."""
 
 import os
+import shutil
 import stat
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
@@ -15,17 +17,16 @@ import real_tenders
 from ci_runs import leave_ci
 from faulty import QUICK, Faulty
 from guests_built import Built, BuiltTarget, Start
-from home import at_home
 from imprint import Imprint
 from mirage_hooks.boot import wiring
 from mounts import mount_namespace
 from namespace import Namespace, network_namespace
 from networked import NetSite, networked
-from practice import Practice, Took, practice
+from practice import Practice, Took
 from publisher import Publisher, make_publisher, make_upstream
 from site_copy import APT, OPAM, SUDO, SiteCopy, copy_site
 from ssh_server import ssh_server
-from support import GUESTS, Site, leave, make_site, run
+from support import GUESTS, Site, leave, leave_state, make_site, run
 
 # `HYPOTHESIS_PROFILE=long` looks at ten times as many examples. No deadline in either: a test
 # that reads and writes files is as fast as the disk is just then.
@@ -76,6 +77,26 @@ def built() -> Iterator[Built]:
     with tempfile.TemporaryDirectory(prefix="mh-built-") as folder:
         Path(folder).chmod(0o755)
         yield Built(Path(folder))
+
+
+@contextmanager
+def at_home(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Keep the machine's git configuration out, and sockets in a folder of their own."""
+    for name in [name for name in os.environ if name.startswith("GIT_")]:
+        monkeypatch.delenv(name)
+    home = folder / "home"
+    home.mkdir()
+    # Short: a socket's path has 107 bytes, and pytest's folders use them up.
+    runtime = tempfile.mkdtemp(prefix="mh-")
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setenv("XDG_RUNTIME_DIR", runtime)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(home / ".config"))
+    (home / ".gitconfig").write_text(
+        "[user]\nname = Tester\nemail = tester@example.org\n[init]\ndefaultBranch = main\n"
+        "[advice]\ndetachedHead = false\n"
+    )
+    yield
+    shutil.rmtree(runtime)
 
 
 @pytest.fixture(autouse=True)
@@ -155,8 +176,12 @@ def unprepared(copied: SiteCopy) -> SiteCopy:
 @pytest.fixture
 def mort_io(tmp_path: Path) -> Iterator[Practice]:
     """A site for a real Xen, with a first image published; nothing is installed yet."""
-    with practice(tmp_path / "mort.io") as made:
-        yield made
+    made = Practice(tmp_path / "mort.io")
+    made.set_up()
+    yield made
+    leave_state(made.state)
+    assert made.domains() == []
+    shutil.rmtree(made.clone)
 
 
 @pytest.fixture
@@ -289,7 +314,7 @@ def publish(frail: Faulty) -> Callable[[str], None]:
 
     def bring(page: str) -> None:
         frail.site.publish(page)
-        frail.site.git("-c", "core.hooksPath=/nonexistent", "pull", "-q")
+        frail.site.pull_unhooked()
 
     return bring
 

@@ -1,7 +1,6 @@
 """A deployment repository as MirageOS's own sites have it, in a dom0; and when it answered."""
 
 import bz2
-import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -13,7 +12,7 @@ from pathlib import Path
 from in_dom0 import GUESTS
 from mirage_hooks.boot.record import State
 from mirage_hooks.boot.xl import Xl
-from support import COMMAND, get, leave_state, run, wait_for
+from support import COMMAND, get, run, wait_for
 
 PAGE = Path(__file__).parents[1] / "docs/xen.md"
 # What a site has deployed by before it moves over.
@@ -149,17 +148,6 @@ class Practice:
         finally:
             over.set()
             asking.join()
-
-
-@contextmanager
-def practice(folder: Path) -> Iterator[Practice]:
-    """Have a site with a first image published; nothing of it is left."""
-    made = Practice(folder)
-    made.set_up()
-    yield made
-    leave_state(made.state)
-    assert made.domains() == []
-    shutil.rmtree(made.clone)
 
 
 def longest_silence(answered: list[float]) -> float:

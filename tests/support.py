@@ -229,6 +229,10 @@ class Site:
         """Pull in the clone."""
         return self.git("pull", *options, check=check)
 
+    def pull_unhooked(self) -> None:
+        """Pull in the clone, where nothing is to deploy what it brings."""
+        self.git("-c", "core.hooksPath=/nonexistent", "pull", "-q")
+
     def push(self, *options: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         """Push the upstream's branch, or what is named, to the clone."""
         command = options or (str(self.clone), "main")

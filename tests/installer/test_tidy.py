@@ -47,7 +47,7 @@ def old(installed: Site) -> Site:
     commit = installed.git("rev-parse", "HEAD").stdout.strip()
     for number in range(1, RECENT + OLD):
         record(installed.state, past_generation(number, "a" * 64, commit))
-    installed.command("deploy")
+    installed.deploy()
     return installed
 
 
@@ -220,7 +220,7 @@ def test_a_deploy_killed_at_any_step_of_its_collecting_is_followed_by_one_that_w
         step += 1
         page = pages[step % 2]
         old.publish(page)
-        old.git("-c", "core.hooksPath=/nonexistent", "pull", "-q")
+        old.pull_unhooked()
         request = (old.clone / ".git", f"killed-{step}", REQUEST)
         ended = collect_killed_at(step, CONVERGE, *request)
         assert ended in {0, -9}

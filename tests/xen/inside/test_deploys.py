@@ -7,32 +7,24 @@ has, with the stand-in that test_recorder.py compares.
 import os
 import signal
 import time
-from collections.abc import Iterator
 
 import pytest
 
-from home import at_home
 from in_dom0 import in_dom0
 from mirage_hooks.boot import survey
 from mirage_hooks.boot.control import MonitorState
 from mirage_hooks.boot.generation import Generation
-from practice import SECONDS, XL_CONF_IN, Practice, Took, longest_silence, practice
+from practice import SECONDS, XL_CONF_IN, Practice, Took, longest_silence
 from support import wait_for
 
 pytestmark = in_dom0
 
 
-@pytest.fixture(scope="module")
-def deployed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Practice]:
-    """A site that runs, one for all of these: to have it running takes a minute here."""
-    folder = tmp_path_factory.mktemp("deployed")
-    with (
-        pytest.MonkeyPatch.context() as monkeypatch,
-        at_home(folder, monkeypatch),
-        practice(folder / "mort.io") as made,
-    ):
-        made.deploy()
-        yield made
+@pytest.fixture
+def deployed(mort_io: Practice) -> Practice:
+    """A site that runs."""
+    mort_io.deploy()
+    return mort_io
 
 
 def live(site: Practice) -> Generation:
@@ -59,21 +51,8 @@ def test_a_pull_replaces_the_domain(deployed: Practice, took: Took) -> None:
     took("replace, longest time without an answer", longest_silence(answered))
 
 
-def test_a_domain_that_a_killed_monitor_left_is_replaced(deployed: Practice) -> None:
-    page = deployed.page()
-    assert page is not None
-    left = monitor(deployed, live(deployed))
-    assert left.tender is not None
-    os.kill(left.monitor.pid, signal.SIGKILL)
-    left.tender.wait_gone(SECONDS)
-    assert deployed.domains() == ["mort.io"]
-    deployed.command("up")
-    deployed.answers(page)
-
-
-# The last: its guest crashes again and again.
 def test_a_guest_that_crashes_is_booted_again(deployed: Practice, took: Took) -> None:
-    template = XL_CONF_IN.format(address=deployed.address, page="crashing crash-after=15000")
+    template = XL_CONF_IN.format(address=deployed.address, page="two crash-after=15000")
     deployed.commit(template)
     with deployed.watched() as answered:  # the replace is shorter
         deployed.pull()
@@ -83,3 +62,13 @@ def test_a_guest_that_crashes_is_booted_again(deployed: Practice, took: Took) ->
         wait_for(lambda: len(answered) > back, SECONDS)
     assert "the domain crashed" in deployed.state.console(crashing).read_text()
     took("crash and restart, longest time without an answer", longest_silence(answered))
+
+
+def test_a_domain_that_a_killed_monitor_left_is_replaced(deployed: Practice) -> None:
+    left = monitor(deployed, live(deployed))
+    assert left.tender is not None
+    os.kill(left.monitor.pid, signal.SIGKILL)
+    left.tender.wait_gone(SECONDS)
+    assert deployed.domains() == ["mort.io"]
+    deployed.command("up")
+    deployed.answers("one")
