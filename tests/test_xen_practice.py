@@ -148,15 +148,15 @@ def test_a_template_with_an_unknown_key_changes_nothing(practice: NetSite) -> No
     )
     practice.commit("evil")
     said = practice.pull().stderr
-    assert "xl.conf.in: line 7: device_model_override is no setting that a template may" in said
+    assert "xl.conf.in: line 8: device_model_override is no setting that a template may" in said
     assert practice.page() == "one"
 
 
 @pytest.mark.parametrize(
     ("bad", "said"),
     [
-        (b"disk=['phy:/dev/vg/www,xvda,w']", "line 7: disk: /dev/vg/www is no volume of this host"),
-        (b"cpus='1'", "line 7: cpus is no setting that a template may have here"),
+        (b"disk=['phy:/dev/vg/www,xvda,w']", "line 8: disk: /dev/vg/www is no volume of this host"),
+        (b"cpus='1'", "line 8: cpus is no setting that a template may have here"),
         (b"# the g\xfcest book", "is not UTF-8 text"),
     ],
 )
