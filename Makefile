@@ -24,7 +24,7 @@ demo: $(READY)
 	@$(VENV)/bin/python contrib/demo.py
 
 test: $(READY)
-	$(VENV)/bin/pytest --numprocesses auto $(PYTEST)
+	$(VENV)/bin/pytest --numprocesses auto --dist worksteal $(PYTEST)
 
 test-systemd: $(READY)
 	TEST_SYSTEMD=1 $(VENV)/bin/pytest -m systemd
@@ -56,7 +56,7 @@ clean:
 $(READY): setup.cfg pyproject.toml
 	@sh contrib/packages.sh $(PYTHON)
 	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check --config-settings editable_mode=compat --editable '.[dev]'
 	@touch $@
 
 # An editable install starts slower than what users have: benchmarks run an ordinary one.

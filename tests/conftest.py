@@ -6,6 +6,7 @@ import stat
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
@@ -16,6 +17,7 @@ import real_tenders
 from ci_runs import leave_ci
 from faulty import QUICK, Faulty
 from guests_built import Built, BuiltTarget, Start
+from imprint import Imprint
 from manifests import HOST, Read, Refusal, commit
 from mirage_hooks.boot import manifest, wiring
 from mirage_hooks.boot.errors import ConfigError
@@ -81,12 +83,12 @@ def built() -> Iterator[Built]:
         yield Built(Path(folder))
 
 
-@pytest.fixture(autouse=True)
-def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Keep the machine's git configuration out, and sockets in the test's own folder."""
+@contextmanager
+def at_home(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Keep the machine's git configuration out, and sockets in a folder of their own."""
     for name in [name for name in os.environ if name.startswith("GIT_")]:
         monkeypatch.delenv(name)
-    home = tmp_path / "home"
+    home = folder / "home"
     home.mkdir()
     # Short: a socket's path has 107 bytes, and pytest's folders use them up.
     runtime = tempfile.mkdtemp(prefix="mh-")
@@ -101,6 +103,13 @@ def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Non
     shutil.rmtree(runtime)
 
 
+@pytest.fixture(autouse=True)
+def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Be at home in the test's own folder."""
+    with at_home(tmp_path, monkeypatch):
+        yield
+
+
 @pytest.fixture
 def site(tmp_path: Path, compiled: Callable[[str], Path]) -> Iterator[Site]:
     """A clone with one image published; nothing is installed yet."""
@@ -109,20 +118,27 @@ def site(tmp_path: Path, compiled: Callable[[str], Path]) -> Iterator[Site]:
     leave(made)
 
 
-@pytest.fixture
-def deployed(site: Site) -> Site:
-    """A clone whose first image runs."""
-    site.install()
-    site.command("deploy")
-    assert site.page() == "one"
-    return site
+@pytest.fixture(scope="session")
+def imprint(tmp_path_factory: pytest.TempPathFactory, compiled: Callable[[str], Path]) -> Imprint:
+    """What `install` leaves in a clone."""
+    folder = tmp_path_factory.mktemp("imprint")
+    with pytest.MonkeyPatch.context() as monkeypatch, at_home(folder, monkeypatch):
+        return Imprint(folder, compiled)
 
 
 @pytest.fixture
-def installed(site: Site) -> Site:
+def installed(site: Site, imprint: Imprint) -> Site:
     """A clone in which nothing was deployed yet."""
-    site.install()
+    imprint.put(site)
     return site
+
+
+@pytest.fixture
+def deployed(installed: Site) -> Site:
+    """A clone whose first image runs."""
+    installed.deploy()
+    assert installed.page() == "one"
+    return installed
 
 
 @pytest.fixture
@@ -280,10 +296,14 @@ def start(bridge: Namespace, built: Built, console: Path) -> Start:
 
 @pytest.fixture
 def net(
-    request: pytest.FixtureRequest, tmp_path: Path, namespace: Namespace, built: Built
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+    namespace: Namespace,
+    built: Built,
+    imprint: Imprint,
 ) -> Iterator[NetSite]:
     """A clone on a host of its own, whose guest is for the target that the test names."""
-    with networked(tmp_path, namespace, built, request.param) as made:
+    with networked(tmp_path, namespace, built, request.param, imprint=imprint) as made:
         yield made
 
 
@@ -304,13 +324,13 @@ def faulty(net: NetSite, tmp_path: Path) -> Iterator[Faulty]:
 
 
 @pytest.fixture
-def frail(site: Site, tmp_path: Path) -> Iterator[Faulty]:
+def frail(site: Site, tmp_path: Path, imprint: Imprint) -> Iterator[Faulty]:
     """A clone whose first image runs, with a Python that may have faults."""
     made = Faulty(site, tmp_path / "faulty")
     site.check = QUICK
     site.publish()
     site.pull()
-    site.install()
+    imprint.put(site)
     with made.serving():
         assert made.converge() == 0
         yield made
@@ -326,7 +346,7 @@ def publish(frail: Faulty) -> Callable[[str], None]:
 
     def bring(page: str) -> None:
         frail.site.publish(page)
-        frail.site.git("-c", "core.hooksPath=/nonexistent", "pull", "-q")
+        frail.site.pull_unhooked()
 
     return bring
 

@@ -16,10 +16,11 @@ import pytest
 
 import stand_in_xl
 from guests_built import Built, BuiltTarget
+from imprint import Imprint
 from mirage_hooks.boot.generation import Generation
 from mirage_hooks.boot.xl import Xl
 from namespace import Namespace
-from support import COMMAND, Site, leave, run
+from support import COMMAND, USER, Site, leave, run
 
 BRIDGE: dict[str, object] = {"bridge": "br0", "create": True, "address": "10.0.0.1/24"}
 
@@ -76,6 +77,11 @@ class NetSite(Site):
         """Install mirage-hooks into the clone, for a host with the network and the tenders."""
         user = ["--user", self.user] if self.user else []
         done = self.command("install", *user, *options)
+        self.tell_of_tests()
+        return done
+
+    def tell_of_tests(self) -> None:
+        """Put into the host file what is there for tests: the network and the tenders."""
         self.tell_host(
             limits={"targets": ["unix", "spt", "hvt", "virtio", "xen"]},
             networks={"public": BRIDGE},
@@ -86,7 +92,6 @@ class NetSite(Site):
                 "kvm": False,
             },
         )
-        return done
 
     @property
     def xen(self) -> Path:
@@ -166,7 +171,12 @@ def rolled_back(net: NetSite, *words: str) -> None:
 
 @contextmanager
 def networked(
-    folder: Path, host: Namespace, built: Built, target: BuiltTarget, operator: str | None = None
+    folder: Path,
+    host: Namespace,
+    built: Built,
+    target: BuiltTarget,
+    operator: str | None = None,
+    imprint: Imprint | None = None,
 ) -> Iterator[NetSite]:
     """Have a clone with a first image published, installed; nothing is deployed yet.
 
@@ -192,7 +202,11 @@ def networked(
     run("git", "clone", "-q", str(site.upstream), str(site.clone), cwd=folder)
     if operator is not None:
         site.become = as_operator(folder, operator)
-    site.install()
+    if imprint is not None and site.user == USER:
+        imprint.put(site)
+        site.tell_of_tests()
+    else:
+        site.install()
     yield site
     leave(site)
     stand_in_xl.leave(site.xen)

@@ -25,6 +25,18 @@ SECONDS = 180.0
 # What is told what took how long, in seconds.
 Took = Callable[[str, float], None]
 
+# The template of a domain as those repositories have it: the address is compiled in.
+BAKED_XL_CONF_IN = """\
+# -*- mode: conf -*-
+name='@NAME@'
+memory='256'
+kernel='@KERNEL@'
+vif=['bridge=xenbr0']
+on_crash='restart'
+@DISK@
+"""
+
+# One for images that take an address, and a page.
 XL_CONF_IN = """\
 name='@NAME@'
 memory='32'

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 import tomlkit
 
-from mirage_hooks.boot import control, lock, survey
+from mirage_hooks.boot import control, follow, lock, survey
 from mirage_hooks.boot.artifact import Provenance
 from mirage_hooks.boot.control import MonitorState
 from mirage_hooks.boot.generation import Generation, Phase
@@ -212,6 +212,15 @@ class Site:
         """Run the command line in the clone."""
         return run(COMMAND, *arguments, cwd=self.here, check=check)
 
+    def deploy(self) -> None:
+        """Deploy as the command line does, without the time that it takes to start."""
+        asked: dict[str, object] = {"origin": "deploy", "verb": "deploy", "retry": True}
+        started = follow.start(str(self.state.folder.parent), asked)
+        said: list[object] = []
+        code = follow.follow(started, said.append)
+        os.waitpid(started.pid, 0)
+        assert code == 0, said
+
     def git(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         """Run git in the clone."""
         return run("git", *arguments, cwd=self.here, check=check)
@@ -219,6 +228,10 @@ class Site:
     def pull(self, *options: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         """Pull in the clone."""
         return self.git("pull", *options, check=check)
+
+    def pull_unhooked(self) -> None:
+        """Pull in the clone, where nothing is to deploy what it brings."""
+        self.git("-c", "core.hooksPath=/nonexistent", "pull", "-q")
 
     def push(self, *options: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         """Push the upstream's branch, or what is named, to the clone."""

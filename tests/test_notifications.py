@@ -42,6 +42,16 @@ class Told:
         self.script.write_text(f"#!/bin/sh\n{text}\n")
         self.script.chmod(0o755)
 
+    def hang(self) -> None:
+        """Have a command that hangs until the test is over."""
+        self.use(f"until [ -e {self.script}.over ]; do sleep 0.1; done")
+
+    def end(self) -> None:
+        """Have nobody left who tells."""
+        self.use("exit 0")
+        self.script.with_suffix(".over").touch()
+        wait_for(lambda: not self.tellers(), 30)
+
     def events(self) -> list[dict[str, Any]]:
         """Return what was told, once who tells has ended."""
         wait_for(lambda: not self.tellers(), 30)
@@ -74,13 +84,11 @@ class Told:
 
 
 @pytest.fixture
-def told(site: Site, tmp_path: Path) -> Iterator[Told]:
+def told(installed: Site, tmp_path: Path) -> Iterator[Told]:
     """A clone with an operator who is told; nothing was deployed yet."""
-    site.install()
-    made = Told(site, tmp_path)
+    made = Told(installed, tmp_path)
     yield made
-    made.use("exit 0")
-    wait_for(lambda: not made.tellers(), 30)
+    made.end()
 
 
 def tender(site: Site) -> ProcessId:
@@ -147,13 +155,13 @@ def test_all_that_is_told_is_an_outcome(told: Told) -> None:
 
 
 def test_a_deploy_does_not_wait_for_the_command(told: Told) -> None:
-    told.use("sleep 100")
+    told.hang()
     told.site.command("deploy")
     assert told.tellers() != []
 
 
 def test_a_command_that_hangs_holds_up_nothing_of_the_next_deploy(told: Told) -> None:
-    told.use("sleep 100")
+    told.hang()
     told.site.command("deploy")
     told.site.publish("two")
     told.site.pull()
@@ -222,7 +230,7 @@ def test_a_monitor_keeps_nothing_of_who_told_for_it(told: Told) -> None:
 def test_a_guest_is_restarted_while_the_command_hangs(told: Told) -> None:
     told.site.command("deploy")
     told.events()
-    told.use("sleep 100")
+    told.hang()
     tender(told.site).kill(signal.SIGKILL)
     wait_for(lambda: told.site.monitor().restarts == 1 and told.site.page() == "one")
     assert told.tellers() != []

@@ -17,7 +17,7 @@ OTHER = "correct horse battery staple"
 def secretive(installed: Site) -> Site:
     """A clone whose guest has its page as a secret, and runs."""
     installed.hide("# the page", "", f"--hello={SECRET}")
-    installed.command("deploy")
+    installed.deploy()
     return installed
 
 

@@ -8,19 +8,11 @@ import pytest
 
 from mirage_hooks.boot import host
 from networked import NetSite, on
+from practice import BAKED_XL_CONF_IN
 from stand_in_xen import Folder
 from support import run, wait_for
 
 pytestmark = on("xen")
-
-XL_CONF_IN = """\
-name='@NAME@'
-memory='256'
-kernel='@KERNEL@'
-vif=['bridge=xenbr0']
-on_crash='restart'
-@DISK@
-"""
 
 
 def publish(
@@ -45,7 +37,7 @@ def publish(
 def practice(net: NetSite) -> NetSite:
     """A host with the bridge of the practice, and its repository, not installed in yet."""
     run("git", "rm", "-q", "-r", ".", cwd=net.upstream)
-    (net.upstream / "xl.conf.in").write_text(XL_CONF_IN)
+    (net.upstream / "xl.conf.in").write_text(BAKED_XL_CONF_IN)
     publish(net, "one")
     net.git("pull", "-q")
     net.command("uninstall", "--yes")
@@ -143,7 +135,7 @@ def test_a_site_is_found_and_each_pull_deploys_it(practice: NetSite) -> None:
 def test_a_template_that_changes_boots_the_guest_anew(practice: NetSite) -> None:
     install(practice, "mortio")
     practice.command("deploy")
-    (practice.upstream / "xl.conf.in").write_text(XL_CONF_IN.replace("256", "128"))
+    (practice.upstream / "xl.conf.in").write_text(BAKED_XL_CONF_IN.replace("256", "128"))
     practice.commit("less memory")
     assert "memory 256 -> 128 MiB" in practice.pull().stderr
 
@@ -151,25 +143,27 @@ def test_a_template_that_changes_boots_the_guest_anew(practice: NetSite) -> None
 def test_a_template_with_an_unknown_key_changes_nothing(practice: NetSite) -> None:
     install(practice, "mortio")
     practice.command("deploy")
-    (practice.upstream / "xl.conf.in").write_text(f"{XL_CONF_IN}device_model_override='/tmp/x'\n")
+    (practice.upstream / "xl.conf.in").write_text(
+        f"{BAKED_XL_CONF_IN}device_model_override='/tmp/x'\n"
+    )
     practice.commit("evil")
     said = practice.pull().stderr
-    assert "xl.conf.in: line 7: device_model_override is no setting that a template may" in said
+    assert "xl.conf.in: line 8: device_model_override is no setting that a template may" in said
     assert practice.page() == "one"
 
 
 @pytest.mark.parametrize(
     ("bad", "said"),
     [
-        (b"disk=['phy:/dev/vg/www,xvda,w']", "line 7: disk: /dev/vg/www is no volume of this host"),
-        (b"cpus='1'", "line 7: cpus is no setting that a template may have here"),
+        (b"disk=['phy:/dev/vg/www,xvda,w']", "line 8: disk: /dev/vg/www is no volume of this host"),
+        (b"cpus='1'", "line 8: cpus is no setting that a template may have here"),
         (b"# the g\xfcest book", "is not UTF-8 text"),
     ],
 )
 def test_a_template_that_does_not_do_is_said_and_keeps_no_host_from_being_installed(
     practice: NetSite, bad: bytes, said: str
 ) -> None:
-    (practice.upstream / "xl.conf.in").write_bytes(XL_CONF_IN.encode() + bad + b"\n")
+    (practice.upstream / "xl.conf.in").write_bytes(BAKED_XL_CONF_IN.encode() + bad + b"\n")
     practice.commit("the site's own")
     practice.git("pull", "-q")
     told = install(practice, "mortio")
@@ -224,7 +218,7 @@ def add_beside(net: NetSite, site: str, address: str) -> None:
 
 def name_domain(net: NetSite, name: str) -> None:
     """Commit a template that has one name for all."""
-    (net.upstream / "xl.conf.in").write_text(XL_CONF_IN.replace("@NAME@", name))
+    (net.upstream / "xl.conf.in").write_text(BAKED_XL_CONF_IN.replace("@NAME@", name))
     net.commit(f"called {name}")
     net.git("pull", "-q")
 

@@ -42,11 +42,6 @@ def converge_killed_at(site: Site, step: int) -> int:
     ).returncode
 
 
-def fetch_quietly(site: Site) -> None:
-    """Bring the newest commit in without a hook."""
-    site.git("-c", "core.hooksPath=/nonexistent", "pull", "-q")
-
-
 def assert_one_live_generation(site: Site, page: str) -> None:
     assert site.page() == page
     assert len(monitors_of(site.state)) == 1
@@ -67,7 +62,7 @@ def test_killed_between_any_two_steps_of_a_replace_the_next_converge_completes_i
         step += 1
         page = pages[step % 2]
         deployed.publish(page)
-        fetch_quietly(deployed)
+        deployed.pull_unhooked()
         ended = converge_killed_at(deployed, step)
         # Old or new, somebody serves: at once, or as soon as the armed monitor has switched.
         wait_for(lambda: deployed.page() in pages)
@@ -86,7 +81,7 @@ def test_a_converger_killed_after_the_word_was_given_leaves_a_switch_that_comple
 ) -> None:
     deployed.args.append("--delay=500")
     deployed.publish("two")
-    fetch_quietly(deployed)
+    deployed.pull_unhooked()
     with subprocess.Popen(
         [*ISOLATED, "-m", "mirage_hooks.boot.converge", deployed.clone / ".git", "gone", REQUEST],
         stdout=subprocess.DEVNULL,
@@ -202,7 +197,7 @@ def test_a_rollback_is_never_reported_as_success(deployed: Site) -> None:
     deployed.args.append("--status=500")
     deployed.check = f'http = "http://127.0.0.1:{deployed.port}/"\nwithin = "1s"'
     deployed.publish("two")
-    fetch_quietly(deployed)
+    deployed.pull_unhooked()
     deploy = deployed.command("deploy", check=False)
     assert deploy.returncode == 1
     assert "answered 500" in deploy.stdout

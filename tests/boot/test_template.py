@@ -7,17 +7,9 @@ import pytest
 from mirage_hooks.boot import template
 from mirage_hooks.boot.errors import ConfigError
 from mirage_hooks.boot.template import Bound
+from practice import BAKED_XL_CONF_IN
 
-# As the practice of MirageOS's own sites has it, and as `mirage configure` writes it.
-XL_CONF_IN = """\
-# -*- mode: conf -*-
-name='@NAME@'
-memory='256'
-kernel='@KERNEL@'
-vif=['bridge=xenbr0']
-on_crash='restart'
-@DISK@
-"""
+# As `mirage configure` writes it.
 XL_IN = """\
 name = '@NAME@'
 kernel = '@KERNEL@'
@@ -44,7 +36,7 @@ def refusal(text: str) -> ConfigError:
 
 
 def test_the_template_of_a_site_gives_memory_and_a_network() -> None:
-    assert table(XL_CONF_IN) == {
+    assert table(BAKED_XL_CONF_IN) == {
         "memory": 256,
         "network": {"net0": {"network": "public", "baked": True}},
     }

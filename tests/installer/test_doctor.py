@@ -47,13 +47,6 @@ def do(site: Site, command: str) -> None:
     )
 
 
-@pytest.fixture
-def installed(site: Site) -> Site:
-    """A clone that nothing is wrong with."""
-    site.install()
-    return site
-
-
 # When all is well.
 
 

@@ -48,14 +48,16 @@ cli.main()
 
 
 @pytest.fixture
-def heavy(deployed: Site) -> Site:
+def heavy(installed: Site) -> Site:
     """A clone with four images; the last one runs, and that before can be gone back to."""
-    for page in ("two", "three", "four"):
-        deployed.publish(page)
-        deployed.pull("-q")
-    deployed.tell_host(keep=2)
-    let_filter(deployed)
-    return deployed
+    for pages in (("two", "three"), ("four",)):
+        for page in pages:
+            installed.publish(page)
+        installed.pull_unhooked()
+        installed.deploy()
+    installed.tell_host(keep=2)
+    let_filter(installed)
+    return installed
 
 
 def slim(site: Site, check: bool = True) -> subprocess.CompletedProcess[str]:

@@ -45,11 +45,6 @@ def history(site: Site, *arguments: str) -> list[dict[str, Any]]:
     return value
 
 
-def fetch_quietly(site: Site) -> None:
-    """Bring the clone's branch up to date without its hooks, as where they could not run."""
-    site.git("-c", "core.hooksPath=/dev/null", "pull", "-q")
-
-
 @pytest.fixture
 def failed(deployed: Site) -> Site:
     """A clone whose second state was rolled back."""
@@ -176,21 +171,21 @@ def test_status_says_that_another_branch_is_checked_out(deployed: Site) -> None:
 def test_status_says_that_the_next_deploy_will_be_refused(deployed: Site) -> None:
     deployed.tables = 'colour = "red"'
     deployed.publish()
-    fetch_quietly(deployed)
+    deployed.pull_unhooked()
     assert "unknown key 'colour'" in status(deployed)["problem"]
 
 
 def test_status_shows_what_runs_though_the_manifest_cannot_be_read(deployed: Site) -> None:
     deployed.tables = 'colour = "red"'
     deployed.publish()
-    fetch_quietly(deployed)
+    deployed.pull_unhooked()
     assert www(deployed)["health"] == "healthy"
 
 
 def test_status_says_who_is_deploying(installed: Site) -> None:
     installed.args = ["--delay=1500"]
     installed.publish()
-    fetch_quietly(installed)
+    installed.pull_unhooked()
     quiet = subprocess.DEVNULL
     with subprocess.Popen([COMMAND, "deploy"], cwd=installed.clone, stdout=quiet):
         wait_for(installed.live)
@@ -201,7 +196,7 @@ def test_status_says_who_is_deploying(installed: Site) -> None:
 def test_status_shows_a_guest_that_is_being_checked(installed: Site) -> None:
     installed.args = ["--delay=1500"]
     installed.publish()
-    fetch_quietly(installed)
+    installed.pull_unhooked()
     quiet = subprocess.DEVNULL
     with subprocess.Popen([COMMAND, "deploy"], cwd=installed.clone, stdout=quiet):
         wait_for(installed.live)

@@ -14,11 +14,6 @@ from mirage_hooks.boot.survey import look
 from support import COMMAND, Site, free_port, get, wait_for
 
 
-def fetch_quietly(site: Site) -> None:
-    """Bring the clone's branch up to date without its hooks, as where they could not run."""
-    site.git("-c", "core.hooksPath=/dev/null", "pull", "-q")
-
-
 def code_of(site: Site, *arguments: str) -> int:
     return site.command(*arguments, check=False).returncode
 
@@ -74,7 +69,7 @@ def test_a_plan_boots_nothing(installed: Site, dry_run: DryRun) -> None:
 @dry_runs
 def test_a_plan_replaces_nothing(deployed: Site, dry_run: DryRun) -> None:
     deployed.publish("two")
-    fetch_quietly(deployed)
+    deployed.pull_unhooked()
     deployed.command(*dry_run)
     assert deployed.page() == "one"
 
@@ -82,7 +77,7 @@ def test_a_plan_replaces_nothing(deployed: Site, dry_run: DryRun) -> None:
 @dry_runs
 def test_a_plan_explains_a_replacement(deployed: Site, dry_run: DryRun) -> None:
     deployed.publish("two")
-    fetch_quietly(deployed)
+    deployed.pull_unhooked()
     said = deployed.command(*dry_run).stdout
     assert re.search(
         r"^www: replace: image unix/…/www\.unix [0-9a-f]{7} -> [0-9a-f]{7} \([\d.]+ [KM]iB\); "
@@ -105,14 +100,14 @@ def test_a_plan_names_the_commit_it_is_for(installed: Site) -> None:
 def test_a_plan_explains_changed_arguments(deployed: Site) -> None:
     deployed.args = ["--hello=changed"]
     deployed.publish()
-    fetch_quietly(deployed)
+    deployed.pull_unhooked()
     assert "www: replace: arguments --ipv4=127.0.0.1/8" in deployed.command("plan").stdout
 
 
 def test_a_plan_explains_a_guest_that_is_no_longer_there(with_dns: Site) -> None:
     with_dns.tables = ""
     with_dns.publish()
-    fetch_quietly(with_dns)
+    with_dns.pull_unhooked()
     assert "dns: stop: no longer in the manifest" in with_dns.command("plan").stdout
 
 
@@ -160,7 +155,7 @@ def test_a_second_deploy_reboots_nothing(deployed: Site) -> None:
 
 def test_deploy_makes_good_a_pull_whose_hook_did_not_run(deployed: Site) -> None:
     deployed.publish("two")
-    fetch_quietly(deployed)
+    deployed.pull_unhooked()
     deployed.command("deploy")
     assert deployed.page() == "two"
 
@@ -177,14 +172,14 @@ def test_deploy_boots_a_guest_again_that_was_killed(deployed: Site) -> None:
 def test_deploy_ends_with_1_where_a_guest_is_not_healthy(deployed: Site) -> None:
     deployed.args = ["--exit=3"]
     deployed.publish()
-    fetch_quietly(deployed)
+    deployed.pull_unhooked()
     assert code_of(deployed, "deploy") == 1
 
 
 def test_deploy_goes_back_where_a_guest_is_not_healthy(deployed: Site) -> None:
     deployed.args = ["--exit=3"]
     deployed.publish()
-    fetch_quietly(deployed)
+    deployed.pull_unhooked()
     deployed.command("deploy", check=False)
     assert deployed.page() == "one"
 
@@ -192,7 +187,7 @@ def test_deploy_goes_back_where_a_guest_is_not_healthy(deployed: Site) -> None:
 def test_deploy_says_why_a_guest_is_not_healthy(deployed: Site) -> None:
     deployed.args = ["--exit=3"]
     deployed.publish()
-    fetch_quietly(deployed)
+    deployed.pull_unhooked()
     said = deployed.command("deploy", check=False).stdout
     assert "www: generation 2 is not healthy: " in said
     assert "asked to exit" in said
@@ -201,7 +196,7 @@ def test_deploy_says_why_a_guest_is_not_healthy(deployed: Site) -> None:
 def test_deploy_does_not_report_a_rollback_as_success(deployed: Site) -> None:
     deployed.args = ["--exit=3"]
     deployed.publish()
-    fetch_quietly(deployed)
+    deployed.pull_unhooked()
     done = deployed.command("deploy", check=False)
     assert "mirage-hooks: not as it should be: www" in done.stderr
 
@@ -217,7 +212,7 @@ def test_deploy_tries_again_what_failed_before(deployed: Site) -> None:
 def test_deploy_refuses_to_stop_everything(deployed: Site) -> None:
     (deployed.upstream / "mirage-hooks.toml").unlink()
     deployed.commit("lost")
-    fetch_quietly(deployed)
+    deployed.pull_unhooked()
     done = deployed.command("deploy", check=False)
     assert (done.returncode, "www runs: nothing is changed" in done.stderr) == (3, True)
 
@@ -225,7 +220,7 @@ def test_deploy_refuses_to_stop_everything(deployed: Site) -> None:
 def test_deploy_keeps_a_guest_running_that_it_refuses_to_stop(deployed: Site) -> None:
     (deployed.upstream / "mirage-hooks.toml").unlink()
     deployed.commit("lost")
-    fetch_quietly(deployed)
+    deployed.pull_unhooked()
     deployed.command("deploy", check=False)
     assert deployed.page() == "one"
 
@@ -233,7 +228,7 @@ def test_deploy_keeps_a_guest_running_that_it_refuses_to_stop(deployed: Site) ->
 def test_deploy_may_be_allowed_to_stop_everything(deployed: Site) -> None:
     (deployed.upstream / "mirage-hooks.toml").unlink()
     deployed.commit("meant")
-    fetch_quietly(deployed)
+    deployed.pull_unhooked()
     deployed.command("deploy", "--allow-empty")
     assert deployed.page() is None
 
@@ -276,7 +271,7 @@ def test_a_deploy_that_cannot_be_done_ends_with_its_exit_code(
     deployed: Site, fault: Callable[[Site], None]
 ) -> None:
     fault(deployed)
-    fetch_quietly(deployed)
+    deployed.pull_unhooked()
     assert code_of(deployed, "deploy") == CODES[fault]
 
 
@@ -285,7 +280,7 @@ def test_a_deploy_that_cannot_be_done_loses_nothing_that_runs(
     deployed: Site, fault: Callable[[Site], None]
 ) -> None:
     fault(deployed)
-    fetch_quietly(deployed)
+    deployed.pull_unhooked()
     deployed.command("deploy", check=False)
     assert (deployed.page(), number(deployed)) == ("one", 1)
 
@@ -298,7 +293,7 @@ def taken_port(deployed: Site) -> Iterator[Site]:
         listener.listen()
         before, deployed.port = deployed.port, listener.getsockname()[1]
         deployed.publish()
-        fetch_quietly(deployed)
+        deployed.pull_unhooked()
         deployed.port = before
         yield deployed
 
@@ -338,7 +333,7 @@ def test_reboot_boots_only_what_is_named(with_dns: Site) -> None:
 
 def test_reboot_boots_what_ran_and_not_what_waits(deployed: Site) -> None:
     deployed.publish("two")
-    fetch_quietly(deployed)
+    deployed.pull_unhooked()
     deployed.command("reboot", "www", check=False)
     assert (deployed.page(), number(deployed)) == ("one", 2)
 
@@ -440,7 +435,7 @@ def test_stop_all_holds_a_guest_that_was_never_booted(installed: Site) -> None:
 def test_stop_works_though_the_manifest_is_lost(deployed: Site, words: tuple[str, ...]) -> None:
     (deployed.upstream / "mirage-hooks.toml").unlink()
     deployed.commit("lost")
-    fetch_quietly(deployed)
+    deployed.pull_unhooked()
     deployed.command("stop", *words, check=False)
     assert deployed.page() is None
 
@@ -450,7 +445,7 @@ def test_stop_works_though_the_manifest_cannot_be_read(
     deployed: Site, words: tuple[str, ...]
 ) -> None:
     unknown_key(deployed)
-    fetch_quietly(deployed)
+    deployed.pull_unhooked()
     deployed.command("stop", *words, check=False)
     assert deployed.page() is None
 
@@ -724,7 +719,7 @@ def test_a_pause_says_what_it_does(installed: Site) -> None:
 
 def test_what_is_asked_by_hand_is_done_while_paused(deployed: Site) -> None:
     deployed.publish("two")
-    fetch_quietly(deployed)
+    deployed.pull_unhooked()
     deployed.command("pause", "moving the disks")
     deployed.command("deploy")
     assert deployed.page() == "two"
@@ -759,7 +754,7 @@ def test_a_resume_ends_as_its_deploy_does(deployed: Site) -> None:
 
 def test_a_resume_without_a_pause_says_so_and_does_nothing(deployed: Site) -> None:
     deployed.publish("two")
-    fetch_quietly(deployed)
+    deployed.pull_unhooked()
     done = deployed.command("resume")
     assert (done.stdout, deployed.page()) == ("nothing is paused\n", "one")
 
@@ -767,7 +762,7 @@ def test_a_resume_without_a_pause_says_so_and_does_nothing(deployed: Site) -> No
 def test_a_pause_lets_a_deploy_end_that_is_going_on(deployed: Site) -> None:
     deployed.args = ["--delay=1500"]
     deployed.publish("two")
-    fetch_quietly(deployed)
+    deployed.pull_unhooked()
     with subprocess.Popen(
         [COMMAND, "deploy"], cwd=deployed.clone, stdout=subprocess.DEVNULL
     ) as deploy:
@@ -796,7 +791,7 @@ def test_a_pull_that_waited_when_the_pause_came_deploys_nothing(deployed: Site) 
 def test_the_end_of_the_following_is_not_the_end_of_the_deploy(installed: Site) -> None:
     installed.args = ["--delay=1500"]
     installed.publish()
-    fetch_quietly(installed)
+    installed.pull_unhooked()
     with subprocess.Popen([COMMAND, "deploy"], cwd=installed.clone, text=True) as deploy:
         wait_for(installed.state.guest_names)
         deploy.kill()
