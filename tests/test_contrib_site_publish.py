@@ -1,4 +1,4 @@
-"""What `make publish` of the site publishes: what was built, as the commit that it was built from."""
+"""What `make publish` of the site takes: what was built, as the commit that it was built from."""
 
 from pathlib import Path
 
