@@ -94,10 +94,13 @@ def hide(repository: Repository, note: Path) -> bool:
     return True
 
 
-def unhide(repository: Repository, note: Path) -> None:
-    """Leave git's configuration as it was before `hide`. Raises RepositoryError."""
+def unhide(repository: Repository, note: Path) -> bool:
+    """Leave git's configuration as it was before `hide`; return whether that had changed it.
+
+    Raises RepositoryError.
+    """
     if not note.exists():
-        return  # it was somebody else's
+        return False  # it was somebody else's
     before = note.read_bytes()
     repository.remove_config(_HIDDEN, _OURS)
     if f"[{_SECTION}".encode() not in before.lower():
@@ -105,6 +108,7 @@ def unhide(repository: Repository, note: Path) -> None:
     path = _configuration(repository)
     if path.read_bytes() == before + b"\n":  # git has ended a last line that was not
         os.truncate(path, len(before))
+    return True
 
 
 def _configuration(repository: Repository) -> Path:

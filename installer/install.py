@@ -142,7 +142,7 @@ def uninstall(
         runtime.remove(repository.common_dir)
         pins.remove(repository)
         lines += [f"{ref}: kept: commits that no upstream had" for ref in pins.backups(repository)]
-        pins.unhide(repository, state.folder / _HID_PINS)
+        lines.extend(_show_pins(repository, state))
         state.remove()
         state.trigger.unlink(missing_ok=True)
         lines.append(f"{state.folder}: removed")
@@ -153,6 +153,12 @@ def _hide_pins(repository: Repository, state: State) -> list[str]:
     if not pins.hide(repository, state.folder / _HID_PINS):
         return []
     return [f"{repository.common_dir / 'config'}: hides our refs from whoever fetches"]
+
+
+def _show_pins(repository: Repository, state: State) -> list[str]:
+    if not pins.unhide(repository, state.folder / _HID_PINS):
+        return []
+    return [f"{repository.common_dir / 'config'}: hides our refs no more"]
 
 
 def running_guests(state: State) -> list[str]:

@@ -1,6 +1,7 @@
 """A copy of contrib/site in a repository of its own, and programs that record their calls."""
 
 import shutil
+import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -90,3 +91,8 @@ def copy_site(folder: Path) -> SiteCopy:
     run("git", "add", ".", cwd=copy.folder)
     run("git", "commit", "-qm", "a site", cwd=copy.folder)
     return copy
+
+
+def make(copied: SiteCopy, *goals: str, check: bool = True) -> "subprocess.CompletedProcess[str]":
+    """Run make in a copy."""
+    return run("make", *goals, cwd=copied.folder, check=check)

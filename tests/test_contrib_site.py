@@ -4,7 +4,6 @@ import os
 import re
 import shutil
 import stat
-import subprocess
 import tarfile
 from pathlib import Path
 
@@ -12,16 +11,11 @@ import pytest
 
 from mirage_hooks.boot import description
 from mirage_hooks.boot.repository import Repository
-from site_copy import RECORDER, SITE, SiteCopy, page_manifest
+from site_copy import SITE, SiteCopy, make, page_manifest
 from support import run
 
 STATIC = ("ADDR=192.0.2.10", "MASK=255.255.255.0", "GWS=192.0.2.1")
 NONE = "with ADDR= MASK= GWS="
-
-
-def make(copied: SiteCopy, *goals: str, check: bool = True) -> "subprocess.CompletedProcess[str]":
-    """Run make in the copy."""
-    return run("make", *goals, cwd=copied.folder, check=check)
 
 
 # Which image is configured.
@@ -124,60 +118,6 @@ def test_the_image_is_called_as_it_is_registered() -> None:
     assert registered is not None
     assert named is not None
     assert registered[1] == named[1]
-
-
-# What is published.
-
-
-@pytest.mark.parametrize(
-    ("variant", "target", "image"),
-    [("socket", "unix", "www"), ("spt", "spt", "www.spt"), ("xen", "xen", "www.xen")],
-)
-def test_what_was_built_last_is_published_with_the_commit_it_is_of(
-    copied: SiteCopy, variant: str, target: str, image: str
-) -> None:
-    copied.put("mirage-hooks", RECORDER)
-    make(copied, f"configure.{variant}", "build")
-    make(copied, "publish", "DEPLOYMENT=/srv/deployment")
-    commit = run("git", "rev-parse", "HEAD", cwd=copied.folder).stdout.strip()
-    unikernel = copied.folder / "mirage"
-    assert copied.calls()[-1] == (
-        f"mirage-hooks -C /srv/deployment publish {unikernel}/dist/{image} --guest www "
-        f"--target {target} --source-commit {commit} --with {unikernel}/config.ml"
-    )
-
-
-def test_an_image_of_an_earlier_configuration_is_not_published(copied: SiteCopy) -> None:
-    copied.put("mirage-hooks", RECORDER)
-    make(copied, "configure.xen", "build")
-    make(copied, "configure.spt")
-    make(copied, "configure.xen")
-    assert "nothing is built" in make(copied, "publish", check=False).stderr
-
-
-def test_what_is_not_committed_is_not_published(copied: SiteCopy) -> None:
-    copied.put("mirage-hooks", RECORDER)
-    (copied.folder / "pages" / "index.md").write_text("changed\n")
-    make(copied, "configure.xen", "build")
-    done = make(copied, "publish", check=False)
-    assert (done.returncode, "changes that are not committed" in done.stderr) == (2, True)
-    assert not any("publish" in call for call in copied.calls())
-
-
-def test_what_git_cannot_tell_is_said_in_its_own_words(copied: SiteCopy) -> None:
-    copied.put("mirage-hooks", RECORDER)
-    make(copied, "configure.xen", "build")
-    (copied.folder / ".git").rename(copied.folder / "gone")
-    done = make(copied, "publish", check=False)
-    assert (done.returncode, "not a git repository" in done.stderr) == (2, True)
-    assert "not committed" not in done.stderr
-    assert not any("publish" in call for call in copied.calls())
-
-
-def test_a_publish_that_fails_fails_make(copied: SiteCopy) -> None:
-    copied.put("mirage-hooks", "#!/bin/sh\nexit 1\n")
-    make(copied, "configure.xen", "build")
-    assert make(copied, "publish", check=False).returncode == 2
 
 
 # The volume with the certificate.

@@ -25,7 +25,8 @@ class Reader:
     def __init__(self, namespace: Namespace, folder: Path) -> None:
         become = as_operator(folder, "nobody")
         self._home = folder / "operator"
-        (self._home / ".gitconfig").write_text("[user]\nname = You\nemail = you@example.org\n")
+        # Who commits is for the page to say.
+        (self._home / ".gitconfig").write_text("")
         (self._home / "mirage-hooks").symlink_to(ROOT)
         # What a make above this one says is none of theirs.
         unmade = ("env", "--unset=MAKEFLAGS", "--unset=MAKELEVEL", "--unset=MFLAGS")

@@ -671,6 +671,19 @@ def test_uninstall_says_what_it_removed(site: Site) -> None:
     assert [path for path in removed if f"{path}: removed" not in said] == []
 
 
+def test_uninstall_says_that_it_put_gits_configuration_back(site: Site) -> None:
+    config = site.clone / ".git" / "config"
+    assert f"{config}: hides our refs from whoever fetches\n" in site.install().stdout
+    said = site.command("uninstall", "--yes").stdout
+    assert said.count(f"{config}: hides our refs no more\n") == 1
+
+
+def test_uninstall_says_nothing_of_a_configuration_that_is_somebody_elses(site: Site) -> None:
+    site.git("config", "transfer.hideRefs", "refs/mirage-hooks")
+    site.install()
+    assert "hides our refs" not in site.command("uninstall", "--yes").stdout
+
+
 def test_uninstall_without_anybody_to_ask_wants_yes(site: Site) -> None:
     site.install()
     assert_refused(site.command("uninstall", check=False), 3)
