@@ -15,6 +15,8 @@ TOO_LONG = frozenset({124, 137})
 # key's passphrase and an unknown host key end it.
 SILENT = {
     "GIT_TERMINAL_PROMPT": "0",
+    # Empty, it stands for core.askPass as well (gitcredentials(7)). Credential helpers are asked.
+    "GIT_ASKPASS": "",
     "SSH_ASKPASS": "",
     "SSH_ASKPASS_REQUIRE": "never",
     "GCM_INTERACTIVE": "never",
@@ -27,19 +29,21 @@ def git(
     seconds: int,
     environment: Mapping[str, str] | None = None,
     stdin: IO[bytes] | None = None,
+    stdout: IO[bytes] | None = None,
     umask: int = -1,
 ) -> tuple[int, str]:
     """Run git in a folder; return its exit code, and what it and its hooks printed, in English.
 
     What they leave running in the background may keep the stream: it is a file, not a pipe. Who is
-    interrupted meanwhile, ends it. Its `umask` is the caller's where none is given.
+    interrupted meanwhile, ends it. Its `umask` is the caller's where none is given. What it has for
+    programs to read is in `stdout`, where that is given, apart from what it has to say.
     """
     with tempfile.TemporaryFile() as output:
         process = subprocess.Popen(
             ["timeout", "-k", "5", str(seconds), "git", "-C", str(folder), *arguments],
             stdin=stdin if stdin is not None else subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
+            stdout=stdout if stdout is not None else output,
+            stderr=output,
             env={**os.environ, **(environment or {}), "LC_ALL": "C"},
             start_new_session=True,
             umask=umask,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mirage_hooks.boot import bounded, filtering, sparse
-from mirage_hooks.boot.errors import ConfigError, HostError
+from mirage_hooks.boot.errors import ConfigError, HostError, RepositoryError
 from mirage_hooks.boot.fetching import without_secrets
 from mirage_hooks.boot.files import folder_size
 from mirage_hooks.boot.repository import Repository
@@ -20,11 +20,15 @@ NO_SUMMARY = ("merge.stat", "false")
 
 @dataclass(frozen=True)
 class Cloned:
-    """A clone that was made: where, of how many bytes, and whether old images were left out."""
+    """A clone that was made: where, of how many bytes, and whether old images were left out.
+
+    One that `is_empty` has no commit: its URL has none, on any branch.
+    """
 
     folder: Path
     size: int
     partial: bool
+    is_empty: bool
 
 
 def clone(url: str, folder: Path | None, say: Callable[[str], None]) -> Cloned:
@@ -40,17 +44,21 @@ def clone(url: str, folder: Path | None, say: Callable[[str], None]) -> Cloned:
     elif is_here(url):  # whom git would not ask, but copy
         url = Path(url).absolute().as_uri()
     whole = folder.absolute()
-    temporary = whole.with_name(f".{whole.name}.{os.getpid()}.new")
+    # Where the folder is there, it may be a disk of its own, and what it is in be closed to us.
+    place = whole if whole.is_dir() else whole.parent
+    temporary = place / f"{_beginning(whole)}{os.getpid()}"
     try:
-        temporary.parent.mkdir(parents=True, exist_ok=True)
-        _clone(url, temporary, partial)
+        place.mkdir(parents=True, exist_ok=True)
+        is_empty = not _clone(url, temporary, partial)
         size = folder_size(temporary)
         _move(temporary, folder)
+        for left in _temporaries(whole):
+            shutil.rmtree(left, ignore_errors=True)
     except OSError as error:
         raise HostError(f"{folder} cannot be made: {error.strerror}") from None
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    return Cloned(folder, size, partial)
+    return Cloned(folder, size, partial, is_empty)
 
 
 def is_here(url: str) -> bool:
@@ -67,10 +75,21 @@ def _called(url: str) -> str:
     return name
 
 
+def _beginning(folder: Path) -> str:
+    """Return how the temporary folder for a clone is called, but for its end."""
+    return f".{folder.name}.mirage-hooks-clone."
+
+
+def _temporaries(folder: Path) -> set[Path]:
+    """Return what clones that were killed have left in a folder."""
+    beginning = _beginning(folder)
+    return {path for path in folder.iterdir() if path.name.startswith(beginning)}
+
+
 def _refuse_taken(folder: Path) -> None:
     if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
         raise HostError(f"{folder} is there, and no folder", "name another folder")
-    if folder.exists() and any(folder.iterdir()):
+    if folder.exists() and set(folder.absolute().iterdir()) - _temporaries(folder.absolute()):
         raise HostError(f"{folder} is there, and not empty", "name another folder, or remove it")
 
 
@@ -83,15 +102,31 @@ def _move(made: Path, folder: Path) -> None:
         path.rename(folder / path.name)
 
 
-def _clone(url: str, folder: Path, partial: bool) -> None:
+def _clone(url: str, folder: Path, partial: bool) -> bool:
+    """Make a clone; return whether there is anything in it. Raises RepositoryError."""
     options = ["--quiet", "--no-checkout", "-c", "=".join(NO_SUMMARY)]
     if partial:
         options.append(filtering.FILTER)
     _git(url, Path(), "clone", *options, "--", url, str(folder))
     repository = Repository(folder)
-    if repository.git.head.is_valid():
-        sparse.set_up(folder, repository.revision("HEAD"))
-        _git(url, folder, "checkout", "--quiet", "HEAD", "--")
+    if not repository.git.head.is_valid():
+        _refuse_headless(url, repository)
+        return False
+    sparse.set_up(folder, repository.revision("HEAD"))
+    _git(url, folder, "checkout", "--quiet", "HEAD", "--")
+    return True
+
+
+def _refuse_headless(url: str, repository: Repository) -> None:
+    """Raise RepositoryError where there are branches, but not the one that HEAD names."""
+    branches = [ref.split("/", 3)[3] for ref in repository.refs("refs/remotes")]
+    if branches:
+        raise RepositoryError(
+            f"HEAD of {without_secrets(url)} names a branch that is not there; "
+            f"there are: {', '.join(branches)}",
+            f"correct it there: git symbolic-ref HEAD refs/heads/{branches[0]}; or here: git clone "
+            "--branch NAME, then mirage-hooks install, and gc --history for a small one",
+        )
 
 
 def _git(url: str, folder: Path, *arguments: str) -> None:

@@ -25,7 +25,12 @@ def not_found(program: str) -> HostError:
     )
 
 
-def leave_operation() -> None:
+# Configuration in the environment (git-config(1)) is not git's doing, but that of who ran it. CI
+# gives credentials and a name by it.
+GIVEN = frozenset({"GIT_CONFIG_COUNT"})
+
+
+def leave_operation(keep: frozenset[str] = frozenset()) -> None:
     """Make the environment of this process a clean one, whatever git operation it is run from."""
-    for name in LEAKING & set(os.environ):
+    for name in (LEAKING - keep) & set(os.environ):
         del os.environ[name]

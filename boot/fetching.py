@@ -49,7 +49,13 @@ _CAUSES = (
         "a poll answers no prompt: give this user a key (a deploy key) or a credential helper",
     ),
     _Cause(
-        "Permission denied",
+        "[Uu]nable to create temporary file.*Permission denied|could not create work tree dir"
+        "|insufficient permission for adding an object|'.*(\\.lock|FETCH_HEAD)': Permission denied",
+        "files of the repository cannot be written",
+        "do they belong to another user, since git was run as that one? chown -R gives them back",
+    ),
+    _Cause(
+        "Permission denied \\(publickey",
         "this user's key is not accepted there",
         "was it removed, or has it expired? Add a deploy key of this user's",
     ),
@@ -68,6 +74,21 @@ _CAUSES = (
         "|No route to host|unreachable|Failed to connect|Couldn't connect|early EOF|hung up",
         "it cannot be reached",
         _UNREACHABLE,
+    ),
+    _Cause(
+        "returned error: 403",
+        "it does not let this user do that",
+        "may its user, or its token, still use that repository? A token may have expired",
+    ),
+    _Cause(
+        "returned error: (429|5\\d\\d)",
+        "it cannot serve just now",
+        _UNREACHABLE,
+    ),
+    _Cause(
+        "info/refs not valid|unable to update url base from redirection",
+        "what answers there is no git server: a page to sign in, maybe",
+        "is the URL right, and need nobody sign in there? git remote -v shows it",
     ),
     _Cause(
         "certificate",

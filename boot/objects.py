@@ -67,15 +67,18 @@ def commit(repository: Repository, tree: str, parent: str | None, message: str) 
     parents = ["-p", parent] if parent is not None else []
     # git-commit-tree(1) signs by its option alone, whatever commit.gpgSign says.
     signs = _signs(repository)
-    with text_file(message) as text:
+    with text_file(message) as text, text_file("") as made:
         code, said = bounded.git(
             repository.name,
             *("commit-tree", *parents, *(["-S"] if signs else []), "-F", "-", tree),
             seconds=_SIGNING_SECONDS,
             stdin=text,
+            stdout=made,
         )
+        made.seek(0)
+        oid = made.read().decode().strip()
     if code == 0:
-        return said.splitlines()[-1]
+        return oid
     hint = (
         "git config user.name and user.email say who commits, or in the environment "
         "GIT_AUTHOR_NAME, GIT_AUTHOR_EMAIL, GIT_COMMITTER_NAME and GIT_COMMITTER_EMAIL"

@@ -69,6 +69,12 @@ def find(revision: Revision, name: str, target: Target, compression: str | None)
     if guests is None:
         held = convention.find(revision).guests
         guests = [Guest(one.name, one.target, one.image) for one in held]
+    if described and guests and name not in {one.name for one in guests}:
+        known = ", ".join(sorted(one.name for one in guests))
+        raise ConfigError(
+            f"{description.NAME} has no guest {name!r}: no host would run it",
+            f"it has {known}; a new one needs its table there first",
+        )
     ours = [one for one in guests if one.name == name and (described or one.target == target)]
     if not ours and not described:
         ours = _same_site(guests, name, target)

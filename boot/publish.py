@@ -27,7 +27,7 @@ from mirage_hooks.boot import (
     targets,
 )
 from mirage_hooks.boot.console import date
-from mirage_hooks.boot.errors import ConfigError, Error, HostError
+from mirage_hooks.boot.errors import ConfigError, Error, HostError, RepositoryError
 from mirage_hooks.boot.guest import Target, check_name, short
 from mirage_hooks.boot.host import Limits
 from mirage_hooks.boot.pack import pack
@@ -155,7 +155,12 @@ class _Publisher:
                 return made
             time.sleep(random.uniform(0, pause))  # noqa: S311 - no secret
             pause = min(2 * pause, _LONGEST_PAUSE)
-            before, tip = tip, branch.fetch()
+            try:
+                before, tip = tip, branch.fetch()
+            except RepositoryError:
+                if refused.may_land:
+                    raise refused.error from None
+                raise
             if tip is not None and self.repository.is_ancestor(str(made.commit), tip):
                 return made  # it was taken, and the answer got lost
             is_gone = tip is None and before is not None

@@ -104,6 +104,7 @@ class State:
         self.poll_bound = self.folder / "poll.bound"
         self.polls = self.folder / "poll.json"
         self.fetch_log = self.folder / "fetch.log"
+        self.fetched = self.folder / "poll.fetched"
         self._faults = self.folder / _FAULTS
         self._intents = self.folder / _INTENTS
         self._guests = self.folder / "guests"

@@ -5,6 +5,7 @@ key's passphrase and an unknown host key end it. What git reads from the environ
 GIT_SSH_COMMAND and GIT_ASKPASS, is git's alone: no argument and no message of ours has it.
 """
 
+import os
 import random
 import re
 import time
@@ -29,14 +30,26 @@ _GONE = re.compile(r"couldn't find remote ref", re.IGNORECASE)
 # which a partial clone would have to fetch for that.
 _LEAST = ("-c", "pack.useSparse=false")
 
+# How git says that a server was lost when it may have taken a push already; and that it has told.
+_LOST = re.compile(
+    r"hung up|unexpected disconnect|RPC failed|failed to report status|early EOF|Broken pipe"
+    r"|Connection (reset|closed)"
+)
+_TOLD = re.compile(r"\[(remote )?rejected\]|HTTP 4\d\d")
+
 _MENDED = "nothing is published; once that is mended, run the job again"
+_UNKNOWN = "run the job again: what is published already makes no second commit"
 
 
 @dataclass(frozen=True)
 class Refused:
-    """A push that was not taken: because the branch may just have moved, or for good."""
+    """A push that was not taken: because the branch may just have moved, or for good.
+
+    Where the server was lost meanwhile it `may_land`, for all that is known.
+    """
 
     may_be_race: bool
+    may_land: bool
     error: RepositoryError
 
 
@@ -82,7 +95,10 @@ class Branch:
         code, said = self._git(*_LEAST, "push", *options, self.remote, f"{commit}:{name}")
         if code == 0:
             return None
-        return Refused(_RACE.search(said) is not None, self._away("is not taken by", code, said))
+        lost = code in bounded.TOO_LONG or _LOST.search(said)
+        may_land = bool(lost and not _TOLD.search(said))
+        error = self._lost(code, said) if may_land else self._away("is not taken by", code, said)
+        return Refused(_RACE.search(said) is not None, may_land, error)
 
     @property
     def _ref(self) -> str:
@@ -101,17 +117,27 @@ class Branch:
         return [word for word in said.split() if word.startswith("refs/heads/")]
 
     def _git(self, *arguments: str) -> tuple[int, str]:
-        return bounded.git(
-            self.repository.name, *arguments, seconds=_SECONDS, environment=bounded.SILENT
-        )
+        told = {**bounded.SILENT, "GIT_ASKPASS": os.environ.get("GIT_ASKPASS", "")}
+        return bounded.git(self.repository.name, *arguments, seconds=_SECONDS, environment=told)
 
     def _away(self, what: str, code: int, said: str) -> RepositoryError:
-        if code in bounded.TOO_LONG:
-            why = f"it took more than {_SECONDS} s"
-        else:
-            why = explained(code, said)
-        where = without_secrets(self.remote)
-        return RepositoryError(f"{self.name} {what} {where}: {why}", _MENDED)
+        text = f"{self.name} {what} {self._where()}: {_why(code, said)}"
+        return RepositoryError(text, _MENDED)
+
+    def _lost(self, code: int, said: str) -> RepositoryError:
+        text = f"whether {self.name} is taken by {self._where()} is not known: {_why(code, said)}"
+        return RepositoryError(text, _UNKNOWN)
+
+    def _where(self) -> str:
+        """Return the URL of the remote, as git rewrites it, without what is secret in it."""
+        url = self.repository.git.git.ls_remote("--get-url", "--", self.remote)
+        return without_secrets(str(url))
+
+
+def _why(code: int, said: str) -> str:
+    if code in bounded.TOO_LONG:
+        return f"it took more than {_SECONDS} s"
+    return explained(code, said)
 
 
 def choose(repository: Repository, branch: str | None) -> Branch:

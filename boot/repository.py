@@ -277,12 +277,17 @@ class Repository:
         except GitCommandError:
             return None
 
-    def last_fetch(self) -> float | None:
-        """Return when something was last fetched, in seconds since the epoch."""
-        try:
-            return (Path(self.git.git_dir) / "FETCH_HEAD").stat().st_mtime
-        except FileNotFoundError:
-            return None
+    def last_fetch(self, polled: Path) -> float | None:
+        """Return when a fetch last went well, in seconds since the epoch; None if nothing tells.
+
+        Polls leave a stamp at `polled`. Whoever else fetches leaves an empty FETCH_HEAD when that
+        fails: git empties it first.
+        """
+        times = [polled.stat().st_mtime] if polled.exists() else []
+        with contextlib.suppress(FileNotFoundError):
+            fetched = (Path(self.git.git_dir) / "FETCH_HEAD").stat()
+            times += [fetched.st_mtime] if fetched.st_size else []
+        return max(times, default=None)
 
 
 def text_file(text: str) -> IO[bytes]:

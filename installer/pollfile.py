@@ -68,12 +68,13 @@ END
 if [ "$code" = 0 ] && [ -n "$remote" ] && [ -n "$ref" ]; then
     theirs={upstream}
     LC_ALL=C setsid timeout -k 5 "$seconds" git fetch --no-recurse-submodules --no-auto-gc \
-"$remote" "+$ref:$theirs" </dev/null >"$log" 2>&1 {lock}>&- &
+--no-write-fetch-head "$remote" "+$ref:$theirs" </dev/null >"$log" 2>&1 {lock}>&- &
     fetch=$!
     trap 'kill "$fetch" 2>/dev/null; exit 143' HUP INT TERM
     wait "$fetch"
     code=$?
     trap - HUP INT TERM
+    if [ "$code" = 0 ]; then {{ true >"$state/poll.fetched"; }} 2>/dev/null; fi
 fi"""
 
 # Calm is what has no problem that lasts, no trigger, and no history that was taken back: git marks

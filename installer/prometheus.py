@@ -52,7 +52,7 @@ _STARTED = _Metric("guest_start_time_seconds", "gauge", "When the guest was boot
 _INFO = _Metric("guest_info", "gauge", "What the guest's generation is, by its labels; always 1.")
 _PAUSED = _Metric("paused", "gauge", "Whether pulls deploy nothing until `mirage-hooks resume`.")
 _BEHIND = _Metric("commits_behind", "gauge", "Commits of its upstream that the branch lacks.")
-_FETCHED = _Metric("fetch_timestamp_seconds", "gauge", "When something was last fetched.")
+_FETCHED = _Metric("fetch_timestamp_seconds", "gauge", "When a fetch last went well.")
 _FINISHED = _Metric("deploy_timestamp_seconds", "gauge", "When the last deploy finished.")
 _EXIT_CODE = _Metric("deploy_exit_code", "gauge", "Exit code of the last deploy: 0 if all is well.")
 

@@ -10,7 +10,7 @@ import click
 
 from mirage_hooks.boot import clone as cloning
 from mirage_hooks.boot.artifact import mebibytes
-from mirage_hooks.boot.environment import leave_operation
+from mirage_hooks.boot.environment import GIVEN, leave_operation
 
 
 @click.command()
@@ -24,13 +24,18 @@ def clone(url: str, folder: Path | None) -> int:
     An image is fetched when it is deployed. The work tree has none: what is deployed is read from
     git's objects. An existing clone becomes one like that by `gc --history`.
     """
-    leave_operation()
+    leave_operation(GIVEN)
     for signum in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(signum, _end)
     done = cloning.clone(url, folder, lambda text: click.echo(text, err=True))
+    quoted = shlex.quote(str(done.folder))
+    if done.is_empty:
+        click.echo(f"{done.folder}: cloned; it is empty: nothing was published yet")
+        click.echo(f"next, once something is: cd {quoted} && git pull && mirage-hooks install")
+        return 0
     without = "without images" if done.partial else "with all images"
     click.echo(f"{done.folder}: cloned {without}, {mebibytes(done.size)}")
-    click.echo(f"next: cd {shlex.quote(str(done.folder))} && mirage-hooks install")
+    click.echo(f"next: cd {quoted} && mirage-hooks install")
     return 0
 
 

@@ -14,9 +14,12 @@ from mirage_hooks.boot.record import State
 from mirage_hooks.boot.repository import Repository
 
 
-def repository(context: click.Context) -> Repository:
-    """Return the repository a command is about, whatever git operation it is run from."""
-    leave_operation()
+def repository(context: click.Context, keep: frozenset[str] = frozenset()) -> Repository:
+    """Return the repository a command is about, whatever git operation it is run from.
+
+    What of its environment is to be kept, stays.
+    """
+    leave_operation(keep)
     return Repository(context.find_root().obj)
 
 

@@ -57,7 +57,7 @@ def status(context: click.Context, as_json: bool, prometheus: bool) -> int:
     for guest in guests:
         if guest["guest"] in unknown:
             guest |= {"health": "unknown", "intent": None}
-    behind, fetched = repository.behind(bound.branch), repository.last_fetch()
+    behind, fetched = repository.behind(bound.branch), repository.last_fetch(state.fetched)
     converging, pause = lock.holder(state.lock), state.pause()
     if as_json:
         print_json(
@@ -118,7 +118,7 @@ def _fleet(repository: Repository, state: State, bound: Host, known: dict[str, K
         {name: known[name] for name in sorted(known)},
         state.pause() is not None,
         repository.behind(bound.branch),
-        repository.last_fetch(),
+        repository.last_fetch(state.fetched),
         when if isinstance(when, float) else None,
         code if isinstance(code, int) else None,
     )

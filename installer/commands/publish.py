@@ -8,6 +8,7 @@ import click
 
 from mirage_hooks.boot import ci, convention
 from mirage_hooks.boot import publish as publishing
+from mirage_hooks.boot.environment import GIVEN
 from mirage_hooks.boot.errors import ConfigError
 from mirage_hooks.boot.guest import Target
 from mirage_hooks.boot.provenance import Origin
@@ -91,7 +92,7 @@ def publish(
         branch,
     )
     outcome = publishing.publish(
-        shared.repository(context), order, lambda text: click.echo(text, err=True)
+        shared.repository(context, GIVEN), order, lambda text: click.echo(text, err=True)
     )
     click.echo(f"{guest}: {outcome}")
     return 0

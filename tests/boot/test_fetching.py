@@ -20,6 +20,27 @@ SAID = {
         "this user's key is not accepted there: git@host: Permission denied (publickey)."
     ),
     "git@host: Permission denied (publickey,password).\n": "key is not accepted there",
+    "fatal: Unable to create temporary file '/x/.git/objects/pack/tmp_pack_XXXXXX': Permission "
+    "denied\nfatal: fetch-pack: invalid index-pack output\n": (
+        "files of the repository cannot be written: fatal: Unable to create temporary file"
+    ),
+    "error: insufficient permission for adding an object to repository database .git/objects\n"
+    "fatal: failed to write object\n": "files of the repository cannot be written",
+    "fatal: could not create work tree dir 'x': Permission denied\n": "cannot be written",
+    "error: cannot open '.git/FETCH_HEAD': Permission denied\n": "cannot be written",
+    "error: cannot lock ref 'refs/heads/x': Unable to create '/x/.git/refs/heads/x.lock': "
+    "Permission denied\n": "files of the repository cannot be written",
+    "fatal: unable to access 'http://x/': The requested URL returned error: 403\n": (
+        "it does not let this user do that: fatal: unable to access"
+    ),
+    "fatal: unable to access 'http://x/': The requested URL returned error: 503\n": (
+        "it cannot serve just now"
+    ),
+    "fatal: http://x/y.git/info/refs not valid: is this a git repository?\n": (
+        "what answers there is no git server"
+    ),
+    "fatal: unable to update url base from redirection:\n  asked for: http://x/y.git/info/refs\n"
+    "   redirect: http://x/signin\n": "what answers there is no git server",
     "git@host: Permission denied (password).\n": "it asks for a password",
     "fatal: could not read Username for 'https://example.org': terminal prompts disabled\n": (
         "it asks for a password"

@@ -543,13 +543,20 @@ def test_a_branch_without_an_upstream_is_behind_nothing(folder: Path) -> None:
 
 
 def test_a_repository_that_never_fetched_says_so(folder: Path) -> None:
-    assert Repository(folder).last_fetch() is None
+    assert Repository(folder).last_fetch(folder / "none") is None
 
 
 def test_a_repository_knows_when_it_last_fetched(site: Site) -> None:
     site.git("fetch", "-q")
     os.utime(site.clone / ".git" / "FETCH_HEAD", (1000.0, 1000.0))
-    assert Repository(site.clone).last_fetch() == 1000.0
+    assert Repository(site.clone).last_fetch(site.state.fetched) == 1000.0
+
+
+def test_a_fetch_that_failed_is_none(site: Site) -> None:
+    site.git("fetch", "-q")
+    site.upstream.rename(site.upstream.with_name("moved"))
+    site.git("fetch", "-q", check=False)
+    assert Repository(site.clone).last_fetch(site.state.fetched) is None
 
 
 def test_the_id_of_what_is_at_a_path_is_git_s(folder: Path) -> None:

@@ -18,6 +18,7 @@ import pytest
 from mirage_hooks.boot import promised, slim
 from mirage_hooks.boot.errors import ConfigError, HostError, RepositoryError
 from mirage_hooks.boot.repository import Repository
+from mounts import small_disk
 from partial_clones import clone_small, fetched, here, images, let_filter, log_asking
 from polling import rewrite_upstream
 from support import COMMAND, Site, free_port, run, wait_for
@@ -439,7 +440,8 @@ def test_a_server_that_does_not_filter_is_said_and_serves(site: Site, tmp_path: 
 
 def test_an_empty_repository_is_cloned(empty: Path) -> None:
     run("git", "init", "-q", "--bare", "origin.git", cwd=empty)
-    clone(empty, "origin.git", "clone")
+    done = clone(empty, "origin.git", "clone")
+    assert done.stdout.startswith("clone: cloned; it is empty: nothing was published yet\n")
     run("git", "commit", "-q", "--allow-empty", "-m", "first", cwd=empty / "clone")
 
 
@@ -517,6 +519,51 @@ def test_a_server_that_asks_for_a_password_gets_no_answer(empty: Path) -> None:
     assert not list(empty.iterdir())
 
 
+def test_no_program_is_run_that_asks(empty: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = empty.with_name("asked")
+    program = empty.with_name("askpass")
+    program.write_text(f"#!/bin/sh\n: >'{asked}'\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("GIT_ASKPASS", str(program))
+    run("git", "config", "--global", "core.askPass", program, cwd=empty)
+    with serving(AsksForPassword) as address:
+        clone(empty, f"{address}/images", check=False)
+    assert not asked.exists()
+
+
+def test_a_credential_helper_is_asked(empty: Path) -> None:
+    asked = empty.with_name("asked")
+    run("git", "config", "--global", "credential.helper", f"!: >'{asked}';:", cwd=empty)
+    with serving(AsksForPassword) as address:
+        clone(empty, f"{address}/images", check=False)
+    assert asked.exists()
+
+
+class SignsIn(Files):
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Type", "text/html")
+        self.end_headers()
+        self.wfile.write(b"<html>who are you?</html>\n")
+
+
+def test_a_page_to_sign_in_is_no_git_server(empty: Path) -> None:
+    with serving(SignsIn) as address:
+        done = clone(empty, f"{address}/images", check=False)
+    assert (done.returncode, "no git server" in done.stderr) == (REFUSED, True)
+
+
+def test_a_server_whose_head_is_not_there_is_refused_with_the_branches_that_are(
+    site: Site, empty: Path
+) -> None:
+    run("git", "branch", "release", cwd=site.upstream)
+    run("git", "symbolic-ref", "HEAD", "refs/heads/gone", cwd=site.upstream)
+    done = clone(empty, site.upstream.as_uri(), "clone", check=False)
+    assert done.returncode == REFUSED
+    assert "names a branch that is not there; there are: main, release\n" in done.stderr
+    assert not list(empty.iterdir())
+
+
 def test_a_repository_that_is_not_there_is_said(empty: Path) -> None:
     done = clone(empty, f"{empty}/nothing", check=False)
     assert (done.returncode, "there is no such repository" in done.stderr) == (REFUSED, True)
@@ -540,8 +587,27 @@ def test_a_folder_that_is_not_empty_is_left_as_it_is(site: Site, empty: Path) ->
 
 
 def test_an_empty_folder_is_cloned_into(site: Site, empty: Path) -> None:
+    (empty / ".empty.mirage-hooks-clone.1").mkdir()  # of one that was killed
     clone(empty, str(site.upstream), ".")
-    assert (empty / ".git").exists()
+    assert sorted(path.name for path in empty.iterdir()) == [".git", "mirage-hooks.toml", "unix"]
+
+
+def test_a_disk_of_its_own_is_cloned_into(mounts: None, site: Site, empty: Path) -> None:
+    del mounts
+    small_disk(empty / "disk", "8m")
+    clone(empty, str(site.upstream), "disk")
+    names = sorted(path.name for path in (empty / "disk").iterdir())
+    assert names == [".git", "mirage-hooks.toml", "unix"]
+
+
+def test_configuration_in_the_environment_counts(
+    site: Site, empty: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GIT_CONFIG_COUNT", "1")
+    monkeypatch.setenv("GIT_CONFIG_KEY_0", f"url.{site.upstream}.insteadOf")
+    monkeypatch.setenv("GIT_CONFIG_VALUE_0", "ci:deployment")
+    clone(empty, "ci:deployment", "clone")
+    assert (empty / "clone" / ".git").exists()
 
 
 def test_an_address_without_a_name_in_it_needs_a_folder(empty: Path) -> None:

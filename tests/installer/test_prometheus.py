@@ -159,6 +159,15 @@ def test_the_last_fetch_is_told(deployed: Site) -> None:
     assert (before, after is not None and time.time() - after < 60) == (None, True)
 
 
+def test_the_last_fetch_is_the_last_that_went_well(deployed: Site) -> None:
+    deployed.command("poll")
+    os.utime(deployed.state.fetched, (1000.0, 1000.0))
+    deployed.upstream.rename(deployed.upstream.with_name("moved"))
+    deployed.command("poll", check=False)
+    deployed.pull(check=False)
+    assert value(deployed, "fetch_timestamp_seconds") == 1000
+
+
 def test_metrics_are_told_though_the_manifest_cannot_be_read(deployed: Site) -> None:
     deployed.tables = 'colour = "red"'
     deployed.publish()

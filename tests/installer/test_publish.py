@@ -376,7 +376,9 @@ def test_a_pointer_that_is_a_folder_is_left_and_named(job: Publisher) -> None:
 
 def test_another_guests_image_is_never_overwritten(job: Publisher) -> None:
     image = f"unix/{FIRST}/www.unix.bz2"
-    job.bring({image: "x", "mirage-hooks.toml": f'[guest.api]\ntarget="unix"\nimage="{image}"\n'})
+    table = DESCRIBED.replace("www.unix", "www.unix.bz2")
+    table += f'[guest.api]\ntarget = "unix"\nimage = "{image}"\n'
+    job.bring({image: "x", "mirage-hooks.toml": table})
     refused = job.publish(check=False)
     assert refused.returncode == REPOSITORY
     assert f"{image} belongs to guest api" in refused.stderr
@@ -396,6 +398,29 @@ def test_the_commit_is_signed_where_git_is_set_up_to(job: Publisher) -> None:
     job.publish()
     raw = run("git", "cat-file", "commit", "main", cwd=job.upstream).stdout
     assert "gpgsig -----BEGIN SSH SIGNATURE-----" in raw
+
+
+@pytest.mark.parametrize("name", ["GIT_TRACE2", "GIT_TRACE_PERFORMANCE", "GIT_TRACE"])
+def test_what_git_traces_is_in_nobodys_way(
+    job: Publisher, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setenv(name, "1")
+    job.publish()
+    assert job.count() == 1
+
+
+def test_configuration_in_the_environment_counts(
+    job: Publisher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = job.git("remote", "get-url", "origin")
+    job.git("remote", "set-url", "origin", "ci:deployment")
+    given = {"user.name": "CI", f"url.{url}.insteadOf": "ci:deployment"}
+    monkeypatch.setenv("GIT_CONFIG_COUNT", str(len(given)))
+    for number, (key, value) in enumerate(given.items()):
+        monkeypatch.setenv(f"GIT_CONFIG_KEY_{number}", key)
+        monkeypatch.setenv(f"GIT_CONFIG_VALUE_{number}", value)
+    job.publish()
+    assert run("git", "log", "-1", "--format=%an", "main", cwd=job.upstream).stdout == "CI\n"
 
 
 def test_a_key_that_is_away_is_said(job: Publisher) -> None:
@@ -491,3 +516,11 @@ def test_a_pull_request_publishes_nothing_whatever_it_asks(
     refused = job.publish(check=False)
     assert (refused.returncode, job.count()) == (CONFIG, 0)
     assert "pull request" in refused.stderr
+
+
+def test_a_guest_that_the_manifest_does_not_have_is_not_published(job: Publisher) -> None:
+    job.bring({"mirage-hooks.toml": DESCRIBED})
+    refused = job.publish(guest="wwww", check=False)
+    assert (refused.returncode, job.paths()) == (CONFIG, ["mirage-hooks.toml"])
+    assert "has no guest 'wwww'" in refused.stderr
+    assert "it has www;" in refused.stderr

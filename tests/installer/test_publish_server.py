@@ -2,13 +2,15 @@
 
 import getpass
 import os
+import re
 import shlex
 import shutil
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -72,6 +74,11 @@ def answers(job: Publisher, script: str) -> None:
     hook.chmod(0o755)
 
 
+def url(job: Publisher) -> str:
+    """Return how the job calls the server."""
+    return re.sub("//.*@", "//", job.git("ls-remote", "--get-url", "origin"))
+
+
 def refuse(job: Publisher, words: str) -> None:
     """Publish, which the repository or its server does not let, and says in such words."""
     refused = job.publish(content=other(1), commit=SECOND, check=False)
@@ -86,13 +93,13 @@ def test_a_server_that_is_away_is_said(job: Publisher) -> None:
     job.upstream.rename(job.folder / "moved")
     refused = job.publish(check=False)
     assert refused.returncode == REPOSITORY
-    assert "main cannot be fetched from origin" in refused.stderr
+    assert f"main cannot be fetched from file://{job.upstream}: " in refused.stderr
 
 
-def test_nobody_is_asked_for_a_password(job: Publisher) -> None:
+@contextmanager
+def asking_for_a_password() -> Iterator[str]:
+    """Serve on loopback what asks for a password and takes none; give the address."""
     with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
-        job.git("remote", "set-url", "origin", f"http://me:hunter2@127.0.0.1:{port}/x.git")
         answer = (
             "import socket,sys\ns=socket.socket(fileno=0)\nwhile 1:\n c=s.accept()[0]\n"
             " c.recv(9999)\n c.sendall(b'HTTP/1.0 401 No\\r\\nWWW-Authenticate: Basic realm=x"
@@ -100,12 +107,24 @@ def test_nobody_is_asked_for_a_password(job: Publisher) -> None:
         )
         asking = subprocess.Popen([sys.executable, "-c", answer], stdin=server.fileno())
         try:
-            refused = job.publish(check=False)
+            yield f"http://127.0.0.1:{server.getsockname()[1]}"
         finally:
             asking.kill()
             asking.wait()
+
+
+def test_nobody_is_asked_for_a_password(job: Publisher) -> None:
+    program = job.folder / "askpass"
+    program.write_text(f"#!/bin/sh\n: >'{job.folder}/asked'\n")
+    program.chmod(0o755)
+    job.git("config", "core.askPass", program)
+    with asking_for_a_password() as address:
+        url = address.replace("//", "//me:hunter2@")
+        job.git("remote", "set-url", "origin", f"{url}/x.git")
+        refused = job.publish(check=False)
     assert (refused.returncode, "hunter2" in refused.stderr) == (REPOSITORY, False)
-    assert "it asks for a password" in refused.stderr
+    assert f"main cannot be fetched from {address}/x.git: it asks for a password" in refused.stderr
+    assert not (job.folder / "asked").exists()
 
 
 def test_a_push_that_is_never_answered_is_left_in_time(
@@ -116,7 +135,7 @@ def test_a_push_that_is_never_answered_is_left_in_time(
     answers(job, "sleep 60")
     order = Order("www", job.image(other(1)), Origin(SECOND))
     began = time.monotonic()
-    with pytest.raises(RepositoryError, match="main is not taken by origin: it took more than 4 s"):
+    with pytest.raises(RepositoryError, match="is not known: it took more than 4 s"):
         publish(Repository(job.clone), order, print)
     assert (time.monotonic() - began < 30, job.count()) == (True, 1)
 
@@ -128,6 +147,33 @@ def test_a_push_whose_answer_got_lost_has_landed(job: Publisher) -> None:
     done = job.publish()
     assert (done.returncode, job.count()) == (0, 1)
     assert "is published" in done.stdout
+
+
+def test_where_a_push_may_have_landed_nobody_says_that_nothing_is_published(
+    job: Publisher,
+) -> None:
+    hook = job.upstream / "hooks" / "post-receive"
+    hook.write_text(f"#!/bin/sh\nmv {job.upstream} {job.folder}/moved\nkill -9 $PPID\n")
+    hook.chmod(0o755)
+    refuse(job, f"whether main is taken by {url(job)} is not known: ")
+    (job.folder / "moved" / "hooks" / "post-receive").unlink()
+    (job.folder / "moved").rename(job.upstream)
+    done = job.publish(content=other(1), commit=SECOND)
+    assert ("has this image already" in done.stdout, job.count()) == (True, 1)
+
+
+def test_ci_may_name_a_program_that_has_the_password(
+    job: Publisher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = job.folder / "asked"
+    program = job.folder / "askpass"
+    program.write_text(f"#!/bin/sh\n: >'{asked}'\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("GIT_ASKPASS", str(program))
+    with asking_for_a_password() as address:
+        job.git("remote", "set-url", "origin", f"{address}/x.git")
+        refuse(job, "it asks for a password")
+    assert asked.exists()
 
 
 # Refused.
@@ -166,7 +212,9 @@ def test_over_ssh_the_key_is_in_the_environment_alone(over_ssh: Publisher) -> No
 def test_a_key_that_has_expired_is_said(over_ssh: Publisher) -> None:
     over_ssh.publish()
     accept(over_ssh, 'expiry-time="20200101"')
-    refuse(over_ssh, "main cannot be fetched from origin: this user's key is not accepted")
+    refuse(
+        over_ssh, f"main cannot be fetched from {url(over_ssh)}: this user's key is not accepted"
+    )
 
 
 def test_a_key_that_may_only_read_is_refused_in_the_servers_words(over_ssh: Publisher) -> None:
@@ -285,7 +333,7 @@ def fill(disk: Path) -> Path:
 
 def test_a_disk_that_is_full_before_it_fetches_is_said(cramped: Publisher) -> None:
     filler = fill(cramped.clone.parent)
-    refuse(cramped, "main cannot be fetched from origin: the disk is full")
+    refuse(cramped, f"main cannot be fetched from {url(cramped)}: the disk is full")
     filler.unlink()
     cramped.publish(content=other(1), commit=SECOND)
     assert cramped.count() == 2
@@ -293,7 +341,7 @@ def test_a_disk_that_is_full_before_it_fetches_is_said(cramped: Publisher) -> No
 
 def test_a_disk_that_is_full_while_it_fetches_is_said(cramped: Publisher) -> None:
     cramped.bring({"big": os.urandom(4 << 20)})
-    refuse(cramped, "main cannot be fetched from origin: the disk is full")
+    refuse(cramped, f"main cannot be fetched from {url(cramped)}: the disk is full")
 
 
 def test_a_disk_without_room_for_the_image_is_said(cramped: Publisher) -> None:
@@ -326,7 +374,7 @@ def test_a_server_whose_disk_is_full_is_said_and_nothing_is_left_half(
     shutil.move(job.upstream, disk / "deployment.git")
     job.upstream.symlink_to(disk / "deployment.git")
     filler = fill(disk)
-    refuse(job, "main is not taken by origin: the disk is full: remote:")
+    refuse(job, f"main is not taken by {url(job)}: the disk is full: remote:")
     filler.unlink()
     job.publish(content=other(1), commit=SECOND)
     assert job.count() == 2
