@@ -56,7 +56,7 @@ clean:
 $(READY): setup.cfg pyproject.toml
 	@sh contrib/packages.sh $(PYTHON)
 	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/pip install --quiet --disable-pip-version-check --config-settings editable_mode=compat --editable '.[dev]'
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@touch $@
 
 # An editable install starts slower than what users have: benchmarks run an ordinary one.
