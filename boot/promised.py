@@ -70,7 +70,10 @@ def bring(repo: git.Repo, wanted: Mapping[str, str]) -> dict[str, Error]:
         hint = "`mirage-hooks deploy` fetches it"
         return {oid: HostError(f"{wanted[oid]} is not in this clone yet", hint) for oid in missing}
     code, said = _fetch(repo, missing)
-    return {oid: _explain(wanted[oid], code, said) for oid in missing - _look(repo)}
+    left = missing - _look(repo)
+    if len(left) > 1 and _is_refused(said):  # one that it has not got costs the others
+        return {key: why for oid in left for key, why in bring(repo, {oid: wanted[oid]}).items()}
+    return {oid: _explain(wanted[oid], code, said) for oid in left}
 
 
 def _look(repo: git.Repo) -> frozenset[str]:
@@ -116,8 +119,12 @@ def _fetch(repo: git.Repo, missing: Collection[str]) -> tuple[int, str]:
     return ended
 
 
+def _is_refused(said: str) -> bool:
+    return any(words in said for words in _NO_LONGER)
+
+
 def _explain(path: str, code: int, said: str) -> Error:
-    if any(words in said for words in _NO_LONGER):
+    if _is_refused(said):
         return RepositoryError(f"{path} is not in this clone, nor any longer with its server")
     took_too_long = code in bounded.TOO_LONG
     why = f"it took more than {_SECONDS} s" if took_too_long else explained(code, said)

@@ -368,7 +368,9 @@ def test_a_page_where_the_repository_was_is_asked_once(small: Site) -> None:
     assert (done.returncode, "cannot be fetched" in done.stderr) == (IN_THE_WAY, True)
 
 
-def test_images_of_several_guests_come_at_once(small: Site) -> None:
+@pytest.fixture
+def pair(small: Site) -> Site:
+    """The same clone with another guest, installed; neither image was fetched yet."""
     shutil.copy(small.compiled("other"), small.upstream / "other.unix")
     manifest = small.upstream / "mirage-hooks.toml"
     args = f'args = ["--ipv4=127.0.0.1/8", "--port={free_port()}"]'
@@ -377,10 +379,22 @@ def test_images_of_several_guests_come_at_once(small: Site) -> None:
     small.commit("another guest")
     small.pull("-q")
     small.install()
-    asked = log_asking(small)
-    small.command("deploy")
-    assert fetched(small) == [2, 3]
+    return small
+
+
+def test_images_of_several_guests_come_at_once(pair: Site) -> None:
+    asked = log_asking(pair)
+    pair.command("deploy")
+    assert fetched(pair) == [2, 3]
     assert len(asked.read_text().splitlines()) == 1
+
+
+def test_an_image_that_the_server_has_no_longer_costs_no_other_guest_its_own(pair: Site) -> None:
+    lost = images(pair)[3]
+    (pair.upstream / ".git" / "objects" / lost[:2] / lost[2:]).unlink()
+    done = pair.command("deploy", check=False)
+    assert (pair.page(), done.returncode) == ("three", REFUSED)
+    assert "other.unix is not in this clone, nor any longer with its server" in done.stderr
 
 
 @pytest.fixture
