@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from mirage_hooks.boot import bounded, filtering, sparse
+from mirage_hooks.boot import filtering, sparse
 from mirage_hooks.boot.errors import ConfigError, HostError, RepositoryError
 from mirage_hooks.boot.fetching import without_secrets
 from mirage_hooks.boot.files import folder_size
@@ -107,13 +107,13 @@ def _clone(url: str, folder: Path, partial: bool) -> bool:
     options = ["--quiet", "--no-checkout", "-c", "=".join(NO_SUMMARY)]
     if partial:
         options.append(filtering.FILTER)
-    _git(url, Path(), "clone", *options, "--", url, str(folder))
+    filtering.ask(url, ".", "clone", *options, "--", url, str(folder), seconds=_SECONDS)
     repository = Repository(folder)
     if not repository.git.head.is_valid():
         _refuse_headless(url, repository)
         return False
     sparse.set_up(folder, repository.revision("HEAD"))
-    _git(url, folder, "checkout", "--quiet", "HEAD", "--")
+    filtering.ask(url, folder, "checkout", "--quiet", "HEAD", "--", seconds=_SECONDS)
     return True
 
 
@@ -127,10 +127,3 @@ def _refuse_headless(url: str, repository: Repository) -> None:
             f"correct it there: git symbolic-ref HEAD refs/heads/{branches[0]}; or here: git clone "
             "--branch NAME, then mirage-hooks install, and gc --history for a small one",
         )
-
-
-def _git(url: str, folder: Path, *arguments: str) -> None:
-    """Run git for a clone of a URL. Raises RepositoryError."""
-    code, said = bounded.git(folder, *arguments, seconds=_SECONDS, environment=bounded.SILENT)
-    if code:
-        raise filtering.unreachable(url, code, said, _SECONDS)

@@ -3,6 +3,7 @@
 import re
 from dataclasses import dataclass
 
+from mirage_hooks.boot.bounded import TOO_LONG
 from mirage_hooks.boot.errors import RepositoryError
 
 
@@ -122,19 +123,27 @@ _BOILERPLATE = re.compile(
 def not_fetched(branch: str, remote: str, code: int, said: str, seconds: int) -> UpstreamError:
     """Return, for who is to mend it, why a fetch failed: its exit code, what git said.
 
-    With 124, or 137, it was ended by timeout(1), since it had taken `seconds`.
+    It had `seconds` for it.
     """
-    what = f"{branch} could not be fetched from {without_secrets(remote)}"
-    if code in {124, 137}:
-        hint = f"it may take longer: timeout in [poll] of host.toml; {_UNREACHABLE}"
-        return UpstreamError(NOT_FETCHED, f"{what}: it took more than {seconds} s", hint)
     cause = _cause(said)
     hint = cause.hint if cause else f"try it by hand: git fetch {without_secrets(remote)}"
-    return UpstreamError(NOT_FETCHED, f"{what}: {explained(code, said)}", hint)
+    if code in TOO_LONG:
+        hint = f"it may take longer: timeout in [poll] of host.toml; {_UNREACHABLE}"
+    return UpstreamError(
+        NOT_FETCHED,
+        f"{branch} could not be fetched from {without_secrets(remote)}: "
+        f"{explained(code, said, seconds)}",
+        hint,
+    )
 
 
-def explained(code: int, said: str) -> str:
-    """Return why git could not reach a remote: in our words, if we have any, and in its own."""
+def explained(code: int, said: str, seconds: int) -> str:
+    """Return why git could not reach a remote: in our words, if we have any, and in its own.
+
+    What it had, but was ended after, are `seconds`.
+    """
+    if code in TOO_LONG:
+        return f"it took more than {seconds} s"
     words = condensed(said) or f"git ended with {code}"
     cause = _cause(said)
     return f"{cause.words}: {words}" if cause else words

@@ -2,6 +2,7 @@
 
 import re
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 from mirage_hooks.boot import bounded
@@ -28,20 +29,29 @@ def is_offered(folder: str | Path, remote: str) -> bool:
     """
     with tempfile.TemporaryDirectory(prefix="mirage-hooks-") as private:
         trace = Path(private, "packets")
-        told = {**bounded.SILENT, "GIT_TRACE_PACKET": str(trace)}
-        code, said = bounded.git(
-            folder, "ls-remote", "--", remote, "HEAD", seconds=_SECONDS, environment=told
-        )
-        if code:
-            raise unreachable(remote, code, said, _SECONDS)
+        told = {"GIT_TRACE_PACKET": str(trace)}
+        ask(remote, folder, "ls-remote", "--", remote, "HEAD", seconds=_SECONDS, environment=told)
         said = trace.read_text(errors="replace") if trace.exists() else ""
         return bool(_OFFERED.search(said) or _OFFERED_BEFORE.search(said))
 
 
-def unreachable(remote: str, code: int, said: str, seconds: int) -> RepositoryError:
-    """Return what is raised where nothing came of a remote: git's exit code, and what it said."""
-    why = f"it took more than {seconds} s" if code in bounded.TOO_LONG else explained(code, said)
-    return RepositoryError(
-        f"nothing could be fetched from {without_secrets(remote)}: {why}",
-        "nothing was changed; once that is mended, run this again",
-    )
+def ask(
+    remote: str,
+    folder: str | Path,
+    *arguments: str,
+    seconds: int,
+    environment: Mapping[str, str] | None = None,
+) -> str:
+    """Run git in a folder, where it asks a remote; return what it said.
+
+    Raises RepositoryError where nothing came of it.
+    """
+    told = {**bounded.SILENT, **(environment or {})}
+    code, said = bounded.git(folder, *arguments, seconds=seconds, environment=told)
+    if code:
+        raise RepositoryError(
+            f"nothing could be fetched from {without_secrets(remote)}: "
+            f"{explained(code, said, seconds)}",
+            "nothing was changed; once that is mended, run this again",
+        )
+    return said

@@ -6,7 +6,7 @@ What was fetched once tells nothing of that: a branch may be gone there, or have
 import re
 import secrets
 
-from mirage_hooks.boot import bounded, filtering, pins
+from mirage_hooks.boot import filtering, pins
 from mirage_hooks.boot.errors import RepositoryError
 from mirage_hooks.boot.fetching import without_secrets
 from mirage_hooks.boot.repository import Repository
@@ -43,12 +43,8 @@ def ask(repository: Repository, remote: str) -> frozenset[str] | None:
 
 def _refs(repository: Repository, remote: str) -> dict[str, str]:
     """Return what the refs that a remote shows point to. Raises RepositoryError."""
-    code, said = bounded.git(
-        repository.name,
-        *("ls-remote", "--", remote),
-        seconds=_SECONDS,
-        environment={**bounded.SILENT, "GIT_DIR": str(repository.git.git_dir)},
+    told = {"GIT_DIR": str(repository.git.git_dir)}
+    said = filtering.ask(
+        remote, repository.name, "ls-remote", "--", remote, seconds=_SECONDS, environment=told
     )
-    if code:
-        raise filtering.unreachable(remote, code, said, _SECONDS)
     return {ref: oid for oid, ref in _LINE.findall(said)}

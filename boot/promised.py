@@ -126,9 +126,8 @@ def _is_refused(said: str) -> bool:
 def _explain(path: str, code: int, said: str) -> Error:
     if _is_refused(said):
         return RepositoryError(f"{path} is not in this clone, nor any longer with its server")
-    took_too_long = code in bounded.TOO_LONG
-    why = f"it took more than {_SECONDS} s" if took_too_long else explained(code, said)
     return HostError(
-        f"{path} is not in this clone yet, and cannot be fetched: {why}",
+        f"{path} is not in this clone yet, and cannot be fetched: "
+        f"{explained(code, said, _SECONDS)}",
         "what runs goes on running; the next deploy tries again",
     )

@@ -121,23 +121,17 @@ class Branch:
         return bounded.git(self.repository.name, *arguments, seconds=_SECONDS, environment=told)
 
     def _away(self, what: str, code: int, said: str) -> RepositoryError:
-        text = f"{self.name} {what} {self._where()}: {_why(code, said)}"
+        text = f"{self.name} {what} {self._where()}: {explained(code, said, _SECONDS)}"
         return RepositoryError(text, _MENDED)
 
     def _lost(self, code: int, said: str) -> RepositoryError:
-        text = f"whether {self.name} is taken by {self._where()} is not known: {_why(code, said)}"
-        return RepositoryError(text, _UNKNOWN)
+        what = f"whether {self.name} is taken by {self._where()} is not known"
+        return RepositoryError(f"{what}: {explained(code, said, _SECONDS)}", _UNKNOWN)
 
     def _where(self) -> str:
         """Return the URL of the remote, as git rewrites it, without what is secret in it."""
         url = self.repository.git.git.ls_remote("--get-url", "--", self.remote)
         return without_secrets(str(url))
-
-
-def _why(code: int, said: str) -> str:
-    if code in bounded.TOO_LONG:
-        return f"it took more than {_SECONDS} s"
-    return explained(code, said)
 
 
 def choose(repository: Repository, branch: str | None) -> Branch:

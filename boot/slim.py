@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from git.exc import GitCommandError
 
-from mirage_hooks.boot import bounded, fetching, filtering, heads, packs, pins
+from mirage_hooks.boot import fetching, filtering, heads, packs, pins
 from mirage_hooks.boot.errors import ConfigError, HostError, RepositoryError
 from mirage_hooks.boot.files import folder_size, sync_folder
 from mirage_hooks.boot.repository import Repository
@@ -57,17 +57,16 @@ def promise(repository: Repository, remote: str) -> None:
         f"remote.{remote}.partialclonefilter": "blob:none",
         f"remote.{remote}.promisor": "true",
     }
-    code, said = bounded.git(
+    filtering.ask(
+        remote,
         repository.name,
         *(word for key, value in partial.items() for word in ("-c", f"{key}={value}")),
         *("fetch", "--quiet", *(["--refetch"] if whole else []), "--prune", "--no-tags"),
         *("--no-recurse-submodules", "--no-auto-gc", "--no-write-fetch-head"),
         *(remote, f"+refs/heads/*:{pins.HISTORY}/*"),
         seconds=_SECONDS,
-        environment={**bounded.SILENT, "GIT_DIR": str(repository.git.git_dir)},
+        environment={"GIT_DIR": str(repository.git.git_dir)},
     )
-    if code:
-        raise filtering.unreachable(remote, code, said, _SECONDS)
     for key, value in partial.items():
         repository.set_config(key, value)
 

@@ -38,7 +38,8 @@ def set_up(tree: Path, revision: Revision) -> None:
             stdin=lines,
         )
     if code:
-        raise RepositoryError(f"{tree} cannot be without images: {explained(code, said)}")
+        why = explained(code, said, _SECONDS)
+        raise RepositoryError(f"{tree} cannot be without images: {why}")
 
 
 def _glob(image: str) -> str:
